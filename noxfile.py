@@ -1,0 +1,122 @@
+#!/usr/bin/env python3.11
+"""Verbatim: the same recipe gives the same outcome, bit for bit, or the first thing that differs is named.
+
+Every task is a session; arguments of your own come after `--`:
+
+    nox -s train                                  train on the bundled digits, and record the run
+    nox -s train -- model=mlp optimizer.lr=0.01   any setting of configs/ can be set by its name
+    nox                                           the checks: lint and tests
+
+Without nox, `python3.11 noxfile.py` does the same: it makes the tools' environment from requirements/tools.txt first.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+TOOLS = ROOT / ".nox" / "tools"
+
+
+def tools() -> Path:
+    """The Python that holds nox, uv and pip-tools from their lock; made where it is missing or older than the lock (10 s)."""
+    python, stamp, lock = TOOLS / "bin" / "python", TOOLS / "tools.txt", ROOT / "requirements" / "tools.txt"
+    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
+        print("making the tools' environment (nox, uv, pip-tools) from requirements/tools.txt …", flush=True)
+        stamp.unlink(missing_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", TOOLS], check=True)
+        install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--require-hashes"]
+        subprocess.run([*install, "--no-deps", "--requirement", lock], check=True)
+        stamp.write_bytes(lock.read_bytes())
+    return python
+
+
+if __name__ == "__main__":
+    if sys.version_info[:2] != (3, 11):
+        sys.exit(f"error: expected Python 3.11, found {sys.version.split()[0]}\n  next: python3.11 noxfile.py")
+    try:
+        python = tools()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: `{' '.join(map(str, error.cmd[:4]))} …` failed; it says why above\n  next: the same command again")
+    os.execv(python, [python, "-m", "nox", "--noxfile", __file__, *sys.argv[1:]])
+
+import nox  # noqa: E402
+
+sys.path.insert(0, str(ROOT / "src"))
+from verbatim import install  # noqa: E402
+from verbatim.errors import VerbatimError  # noqa: E402
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "none"
+nox.options.error_on_missing_interpreters = False
+
+GRACE_S = 20.0  # Ctrl-C: what a run may take to seal its record before nox ends it
+
+
+@nox.session
+def env(session: nox.Session) -> None:
+    """Make or verify .venv from the lock: `nox -s env`, `nox -s env -- cuda` (cpu, cuda or auto)."""
+    try:
+        made = install.ensure(ROOT, *session.posargs[:1] if _asked_for("env") else ())
+    except VerbatimError as error:
+        session.error(str(error))
+    session.log(f"{made.path}: {made.variant}, as locked")
+
+
+@nox.session(requires=["env"])
+def train(session: nox.Session) -> None:
+    """Train, test and record a run: `nox -s train -- model=cnn seed=3 trainer.epochs=5` (`-- --help` lists everything)."""
+    _python(session, "-m", "experiment.train", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def evaluate(session: nox.Session) -> None:
+    """Test a run's weights again: `nox -s evaluate -- run=runs/<run>` (or run=latest)."""
+    _python(session, "-m", "experiment.evaluate", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def runs(session: nox.Session) -> None:
+    """List recorded runs, newest first; same recipe but another outcome is flagged: `nox -s runs -- --help`."""
+    _python(session, "-m", "verbatim", "runs", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def tests(session: nox.Session) -> None:
+    """Run the tests: `nox -s tests`, `nox -s tests -- -k trace`."""
+    _python(session, "-m", "pytest", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def lint(session: nox.Session) -> None:
+    """Check style and types: ruff, mypy --strict, and that inputs and locks agree."""
+    _python(session, "-m", "ruff", "check", ".")
+    _python(session, "-m", "ruff", "format", "--check", ".")
+    _python(session, "-m", "mypy")
+    _python(session, "-m", "verbatim.compile", "--check")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Compile requirements/*.in into locks with hashes: `nox -s lock`, `nox -s lock -- --upgrade-package numpy`."""
+    session.run(str(tools()), "-m", "verbatim.compile", *session.posargs, env={"PYTHONPATH": str(ROOT / "src")}, external=True)
+
+
+@nox.session(requires=["env"])
+def bench(session: nox.Session) -> None:
+    """Measure what recording costs, against bare torch, interleaved: `nox -s bench`, `nox -s bench -- start`."""
+    _python(session, "tests/bench.py", *session.posargs)
+
+
+def _python(session: nox.Session, *arguments: str) -> None:
+    """Run the locked environment's Python, with a fixed hash seed and with byte code written (a start without takes 2.6 times)."""
+    fixed = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"), "PYTHONDONTWRITEBYTECODE": ""}
+    python = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv")) / "bin" / "python"
+    session.run(str(python), *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
+
+
+def _asked_for(name: str) -> bool:
+    """Whether a session was named on the command line: arguments after `--` reach those that it requires as well."""
+    return name in sys.argv[: sys.argv.index("--") if "--" in sys.argv else None]

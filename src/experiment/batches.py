@@ -1,0 +1,86 @@
+"""Batches of a data set on a device: from tensors where the images fit in memory, from loader processes where they do not.
+
+Both ways give the same samples in the same order with the same bits.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiment.data import Data
+from verbatim.errors import VerbatimError
+
+
+def choose_device(name: str, key: str) -> torch.device:
+    """`auto` is the GPU where there is one. `cuda` without one is an error: nothing falls back silently."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise VerbatimError(
+            key, expected="a GPU that torch can use", found=f"none (torch {torch.__version__})",
+            then=f"add {key}=cpu, or run `nvidia-smi` and `nox -s env -- cuda`",
+        )  # fmt: skip
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+class Batches:
+    """x is float32 (B, C, H, W) in [0, 1], y int64 (B,), both on `device`; indices are int64 (B,) into the split, on the CPU."""
+
+    def __init__(self, data: Data, device: torch.device, workers: int = 0) -> None:
+        self.device, self._workers, self._scale = device, workers, data.scale
+        self._data = data
+        self._in_memory = isinstance(data.images, np.ndarray)
+        self._tensors: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def size(self, split: str) -> int:
+        return len(self._data.splits[split])
+
+    def epoch(self, split: str, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(indices, x, y), shuffled by a generator of its own, so that the order depends on seed and epoch alone."""
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+        order = torch.randperm(self.size(split), generator=generator)
+        yield from self._take(split, order.split(batch_size))
+
+    def in_order(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for _, x, y in self._take(split, torch.arange(self.size(split)).split(batch_size)):
+            yield x, y
+
+    def _take(self, split: str, batches: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        if self._in_memory:
+            images, labels = self._load(split)
+            for indices in batches:
+                at = indices.to(self.device, non_blocking=True)
+                yield indices, images[at], labels[at]
+            return
+        rows = self._data.splits[split]
+        loader = torch.utils.data.DataLoader(
+            Rows(self._data.images, self._data.labels, rows),  # type: ignore[arg-type]
+            batch_sampler=[b.tolist() for b in batches],
+            num_workers=self._workers,
+        )
+        for indices, (x, y) in zip(batches, loader, strict=True):
+            yield indices, x.to(self.device).float().mul_(self._scale), y.to(self.device)
+
+    def _load(self, split: str) -> tuple[Tensor, Tensor]:
+        """The whole split on the device, once."""
+        if split not in self._tensors:
+            rows = self._data.splits[split]
+            images = torch.from_numpy(self._data.images[rows]).to(self.device).float().mul_(self._scale)
+            self._tensors[split] = images, torch.from_numpy(self._data.labels[rows]).to(self.device)
+        return self._tensors[split]
+
+
+class Rows:
+    """What a loader process reads: image and label of one row of a split."""
+
+    def __init__(self, images: Any, labels: "np.ndarray[Any, Any]", rows: "np.ndarray[Any, Any]") -> None:
+        self._images, self._labels, self._rows = images, labels, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        row = int(self._rows[index])
+        return torch.from_numpy(np.ascontiguousarray(self._images[row])), int(self._labels[row])

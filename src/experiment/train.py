@@ -1,0 +1,47 @@
+"""Trains one model on one data set and records the run: `python -m experiment.train [Hydra overrides]`, or `nox -s train`."""
+
+import shlex
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+import verbatim
+from experiment import schema
+from verbatim import app, settings
+
+schema.register()
+
+
+@hydra.main(version_base="1.3", config_path=app.CONFIGS, config_name="train")
+@app.task
+def main(config: DictConfig) -> float:
+    """Returns the best epoch's validation value of `trainer.monitor`: what a sweep would optimise, never the test's."""
+    settings.check(config)
+    overrides = list(HydraConfig.get().overrides.task)
+    with verbatim.run(config, overrides) as run:
+        data = hydra.utils.instantiate(config.data)
+
+        from experiment import trainer
+        from experiment.batches import Batches, choose_device
+
+        device = choose_device(config.trainer.device, "trainer.device")
+        run.uses(data.fingerprint, data.files, name=data.name, device=str(device))
+        model = hydra.utils.instantiate(config.model, shape=data.shape, classes=len(data.classes)).to(device)
+        optimizer = hydra.utils.instantiate(config.optimizer)(model.parameters())
+        batches = Batches(data, device, config.trainer.workers)
+        count = sum(p.numel() for p in model.parameters())
+        run.progress.say(f"{run.show(run.folder)}: {type(model).__name__} of {count:,} parameters, {data.name}, {device}")
+
+        best = trainer.fit(model, optimizer, batches, config.trainer, config.seed, run)
+        metrics, predictions = trainer.evaluate(model, batches, "test", config.trainer.batch_size, config.seed)
+        outcome = run.finish(model.state_dict(), **metrics, **best, predictions=predictions)
+    rows = {name.replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
+    rows |= {"best epoch": f"{best['best_epoch']} of {best['epochs']}", "outcome": outcome, "wall": f"{run.record.wall_s:.1f} s"}
+    again = " ".join(["nox -s train", *(["--", *map(shlex.quote, overrides)] if overrides else [])])
+    run.progress.table(rows | {"record": run.show(run.folder / "record.json"), "curves": run.show(run.folder / "curves.svg"), "again": again})
+    return float(best[f"validation_{config.trainer.monitor}"])
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,28 @@
+"""The command line of the machinery: `python -m verbatim <command>`. Each command imports what it needs, none of them torch."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from verbatim.errors import VerbatimError
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = {"runs": ("verbatim.ledger", "list recorded runs")}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m verbatim", description=__doc__.partition("\n")[0])
+    parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{name}: {what}" for name, (_, what) in COMMANDS.items()))
+    options = parser.parse_args(sys.argv[1:2])
+    try:
+        return int(importlib.import_module(COMMANDS[options.command][0]).main(sys.argv[2:], ROOT))
+    except VerbatimError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Runs a Hydra application as a command: fixed hash seed, errors as people can read them, exit codes that scripts can use.
+
+0 done; 1 a defect in the code (with its traceback); 2 something to mend, said in one screen; 130 Ctrl-C; 143 SIGTERM.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from verbatim import determinism
+from verbatim.errors import Interrupted, VerbatimError
+
+T = TypeVar("T")
+CONFIGS = str(Path(__file__).resolve().parents[2] / "configs")
+
+
+def task(main: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Goes under `hydra.main`: ends the process on what a person can mend, before Hydra writes of a failed job."""
+
+    @functools.wraps(main)
+    def guarded(config: Any) -> T:
+        try:
+            return main(config)
+        except VerbatimError as error:
+            sys.exit(_refuse(error))
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except Interrupted:
+            sys.exit(143)
+
+    return guarded
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a function decorated with `hydra.main`, and end the process."""
+    determinism.fix_hash_seed()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: it is printed here, in one form
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        main()
+        sys.stdout.flush()
+    except (HydraException, OmegaConfBaseException) as error:
+        from verbatim.settings import explain
+
+        sys.exit(_refuse(explain(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _refuse(error: VerbatimError) -> int:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+    return 2

@@ -1,0 +1,76 @@
+"""The code of a run: the working tree as a git tree, uncommitted and untracked files included, kept alive by a ref.
+
+It goes through a temporary index, so that the user's index, branch and files are never touched.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+REFS = "refs/verbatim/"
+UNTRACKED_LIMIT_BYTES = 256 * 2**20  # more than this is data that .gitignore should name, not code
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Code:
+    """`tree` is git's own name of the content (sha1, or sha256 where the repository uses it); empty with a `reason` why."""
+
+    tree: str = ""
+    head: str = ""
+    dirty: bool = False
+    ref: str = ""
+    reason: str = ""
+
+
+def capture(root: Path, run_id: str) -> Code:
+    """Write the working tree around `root` into git's object store and keep it under `refs/verbatim/<run_id>`.
+
+    Ignored files stay out. Where git can't answer, the reason is in the result: a run is never stopped for it.
+    """
+    try:
+        return _capture(root, run_id)
+    except FileNotFoundError:
+        return Code(reason="git is not installed")
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr or "").strip().splitlines()
+        return Code(reason=f"git {error.cmd[1]}: {last[-1] if last else f'exit code {error.returncode}'}")
+
+
+def _capture(root: Path, run_id: str) -> Code:
+    found = _git(root, "rev-parse", "--show-toplevel", "--git-path", "index").split("\n")
+    top, index = Path(found[0]), root / found[1]
+    untracked = _git(top, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    size_bytes = sum((top / name).lstat().st_size for name in untracked if name)
+    if size_bytes > UNTRACKED_LIMIT_BYTES:
+        return Code(reason=f"untracked files hold {size_bytes / 2**20:.0f} MiB: name data in .gitignore")
+    with tempfile.TemporaryDirectory(prefix="verbatim-") as folder:
+        own = Path(folder) / "index"
+        if index.exists():  # its cached file times make `git add` look only at what changed
+            shutil.copyfile(index, own)
+        environment = {"GIT_INDEX_FILE": str(own)}
+        _git(top, "add", "--all", ".", **environment)
+        tree = _git(top, "write-tree", **environment)
+    try:
+        head = _git(top, "rev-parse", "--verify", "--quiet", "HEAD")
+        dirty = _git(top, "rev-parse", "HEAD^{tree}") != tree
+    except subprocess.CalledProcessError:  # no commit yet
+        head, dirty = "", True
+    parent = ["-p", head] if head else []
+    author = {f"GIT_{who}_{what}": f"verbatim{'@localhost' * (what == 'EMAIL')}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    commit = _git(top, "commit-tree", tree, *parent, "-m", f"The code of run {run_id}", **author)
+    ref = REFS + run_id
+    _git(top, "update-ref", ref, commit)
+    return Code(tree=tree, head=head, dirty=dirty, ref=ref)
+
+
+def _git(folder: Path, *arguments: str, **variables: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k == "GIT_CEILING_DIRECTORIES"}
+    # Hooks and monitors of the user are theirs: nothing here may start them.
+    command = ["git", *arguments] if not arguments else ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment | variables, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise subprocess.CalledProcessError(result.returncode, ["git", *arguments], result.stdout, result.stderr)
+    return result.stdout.strip("\n")

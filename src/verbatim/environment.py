@@ -1,0 +1,131 @@
+"""What is here: Python, distributions, OS, CPU, GPU, image. It describes; it installs and changes nothing."""
+
+import os
+import platform
+import re
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from verbatim import determinism, lock
+
+
+
+def site_packages(environment: Path | None = None) -> Path:
+    """Where an environment's distributions lie; the running interpreter's without an argument."""
+    if environment is None:
+        return Path(sysconfig.get_path("purelib"))
+    return environment / "lib" / "python3.11" / "site-packages"
+
+
+def distributions(site: Path) -> dict[str, str]:
+    """Normalised name → version, read from the folder names that installers write (2 ms; `importlib.metadata` takes 100)."""
+    found = {}
+    for entry in os.scandir(site) if site.is_dir() else ():
+        name, dash, version = entry.name.removesuffix(".dist-info").partition("-")
+        if dash and entry.name.endswith(".dist-info"):
+            found[lock.normalise(name)] = version
+    return found
+
+
+def variant(installed: dict[str, str]) -> str:
+    """`cpu` or `cuda`, by the torch that is installed."""
+    return "cpu" if installed.get("torch", "").endswith("+cpu") else "cuda"
+
+
+def has_nvidia_driver() -> bool:
+    """By the kernel driver's own files, or WSL's; nothing is started."""
+    return any(map(os.path.exists, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")))
+
+
+def describe(root: Path) -> dict[str, Any]:
+    """Everything that can be known without torch. `lock.differences` is empty where what is installed is what is locked."""
+    installed = distributions(site_packages())
+    path = root / "requirements" / f"{variant(installed)}.txt"
+    locked: dict[str, Any] = {"file": path.name, "digest": "", "differences": [f"{path} is not there"]}
+    if path.exists():
+        pins = lock.read(path)
+        locked = {"file": path.name, "digest": lock.digest(pins), "differences": lock.differences(pins, installed)}
+    return {
+        "python": {
+            "version": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "build": " ".join(platform.python_build()),
+            "executable": sys.executable,
+        },
+        "lock": locked,
+        "distributions": dict(sorted(installed.items())),
+        "image": _image(),
+        "os": {"name": _os_name(), "kernel": platform.release(), "machine": platform.machine(), "libc": "-".join(platform.libc_ver())},
+        "cpu": _cpu(),
+        "host": platform.node(),
+        "process": {"pid": os.getpid(), "started_ticks": started_ticks(os.getpid())},
+        "variables": {name: os.environ[name] for name in determinism.PROCESS_VARIABLES if name in os.environ},
+    }
+
+
+def describe_torch(device: str = "cpu") -> dict[str, Any]:
+    """What only torch knows: its build, its threads, the GPU in use, the numerics probe. Imports torch."""
+    import torch
+
+    from verbatim.probe import probe
+
+    gpu = None
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        driver = Path("/proc/driver/nvidia/version")
+        gpu = {
+            "name": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": driver.read_text().splitlines()[0] if driver.exists() else "",
+        }
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": device,
+        "gpu": gpu,
+        "probe": probe(),
+    }
+
+
+def started_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since boot: with the pid it names one process for good. 0 where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _image() -> dict[str, str] | None:
+    """The digest of the image that this container runs, where its starter passed it on."""
+    digest = os.environ.get("VERBATIM_IMAGE_DIGEST", "")
+    return {"digest": digest} if digest else None
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _cpu() -> dict[str, Any]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    fields = {key: value for key, value in re.findall(r"^(.+?)\s*: (.*)$", text.partition("\n\n")[0], re.MULTILINE)}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "model": fields.get("model name", platform.processor() or platform.machine()),
+        "vendor": fields.get("vendor_id", ""),
+        "family": fields.get("cpu family", ""),
+        "stepping": fields.get("stepping", ""),
+        "flags": fields.get("flags", fields.get("Features", "")),
+        "cores": cores,
+    }

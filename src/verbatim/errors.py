@@ -1,0 +1,24 @@
+"""The one error that people meet: what and where, expected, found, and the next command. It never carries a traceback."""
+
+
+class VerbatimError(Exception):
+    """Something that the person at the keyboard can mend.
+
+    `where` is a configuration key, a file or a command; `then` is the next command to type (or the next thing to do).
+    """
+
+    def __init__(self, where: object, *, expected: str = "", found: object = "", then: str = "") -> None:
+        self.where, self.expected, self.found, self.then = str(where), expected, str(found), then
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        says = [part for part in (self.expected and f"expected {self.expected}", self.found and f"found {self.found}") if part]
+        lines = [f"{self.where}: {', '.join(says)}" if says else self.where]
+        if self.then:
+            lines.append(f"  next: {self.then}")
+        return "\n".join(lines)
+
+
+class Interrupted(BaseException):
+    """SIGTERM, turned into an exception, so that a run seals its record before the process ends."""

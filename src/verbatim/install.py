@@ -1,0 +1,187 @@
+"""Makes `.venv` from a lock, or verifies the one that is there. Needs nothing but the standard library.
+
+What says that an environment is whole: a stamp, written last and removed first, that names the lock it was made from, *and* the
+distributions found in it, compared with the lock every time. A stamp alone would miss a later `pip install`; distributions alone
+would miss an install that was interrupted between two files.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from verbatim import digest, environment, lock
+from verbatim.errors import VerbatimError
+
+STAMP = "verbatim.json"
+PYTHON = "3.11"
+# Where the CPU builds of torch lie; a lock names no place, so the one who installs does.
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Environment:
+    path: Path
+    variant: str
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin" / "python"
+
+
+def ensure(root: Path, choice: str = "") -> Environment:
+    """The locked environment, verified (about 10 ms) or made. `choice`: `cpu`, `cuda`, or empty for what the machine has.
+
+    In the project's image (`VERBATIM_ENV` names its environment) it is verified and never installed into.
+    """
+    fixed = os.environ.get("VERBATIM_ENV", "")
+    path = Path(fixed) if fixed else root / ".venv"
+    stamp = _read_stamp(path)
+    chosen = choice or os.environ.get("VERBATIM_VARIANT", "") or stamp.get("chosen", "")
+    variant = _variant(stamp["variant"] if fixed and stamp and not chosen else chosen)
+    pins = lock.read(root / "requirements" / f"{variant}.txt")
+    if fixed:
+        problems = _problems(path, stamp, pins)
+        if problems:
+            raise VerbatimError(path, expected="the environment that the lock names", found=_list(problems), then="rebuild the container")
+        return Environment(path=path, variant=variant)
+    if _problems(path, stamp, pins):
+        with _alone(root):
+            if problems := _problems(path, _read_stamp(path), pins):  # another session may have made it meanwhile
+                _make(root, path, variant, "" if choice == "auto" else choice, pins, problems)
+    return Environment(path=path, variant=variant)
+
+
+def _variant(chosen: str) -> str:
+    if chosen in ("", "auto"):
+        linux_x86 = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+        return "cuda" if linux_x86 and environment.has_nvidia_driver() else "cpu"
+    if chosen not in lock.VARIANTS:
+        raise VerbatimError("variant", expected="cpu, cuda or auto", found=chosen, then="nox -s env -- cpu")
+    return chosen
+
+
+def _problems(path: Path, stamp: dict[str, str], pins: list[lock.Pin]) -> list[str]:
+    if not (path / "bin" / "python").exists():
+        return ["not there"]
+    if not stamp:
+        return ["its installation did not finish"]
+    if stamp.get("lock") != lock.digest(pins):
+        return ["made from another lock"]
+    return lock.differences(pins, environment.distributions(environment.site_packages(path)))
+
+
+def _read_stamp(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((path / STAMP).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One installer at a time; the kernel lets go of the lock when its holder dies."""
+    import fcntl
+
+    with (root / ".venv.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another session is making the environment: waiting for it …", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin], problems: list[str]) -> None:
+    if (platform.system(), platform.machine()) not in (("Linux", "x86_64"), ("Linux", "aarch64")):
+        raise VerbatimError(
+            "this machine", expected="Linux on x86_64 or aarch64", found=f"{platform.system()} on {platform.machine()}",
+            then="reopen the folder in its container, or in WSL",
+        )  # fmt: skip
+    started = time.monotonic()
+    uv = _uv()
+    print(f"{path.name}: {_list(problems)}; making it from requirements/{variant}.txt with {'uv' if uv else 'pip'} …", flush=True)
+    (path / STAMP).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="verbatim-env-") as scratch:
+        # The one package that comes as source only (antlr4-python3-runtime) is built by the setuptools of the same lock.
+        builder = Path(scratch) / "builder.txt"
+        builder.write_text(_extract(root / "requirements" / f"{variant}.txt", "setuptools"))
+        steps = _steps(uv, path, [builder, root / "requirements" / f"{variant}.txt"])
+        variables = _variables(variant)
+        for step in steps:
+            if subprocess.run(step, cwd=root, env=variables, check=False).returncode:
+                raise VerbatimError(
+                    f"requirements/{variant}.txt", expected="an environment", found=f"`{' '.join(map(str, step[:4]))} …` failed",
+                    then="read what it says above; with everything whole, `nox -s env` goes on from here",
+                )  # fmt: skip
+    # So that `python -m experiment.train`, editors and test runners find the code, whatever starts them.
+    (environment.site_packages(path) / "verbatim.pth").write_text(f"{root / 'src'}\n")
+    left = lock.differences(pins, environment.distributions(environment.site_packages(path)))
+    if left:
+        raise VerbatimError(path, expected="what the lock names", found=_list(left), then="rm -r .venv && nox -s env")
+    stamp = {"variant": variant, "chosen": chosen, "lock": lock.digest(pins), "python": platform.python_version()}
+    beside = path / f"{STAMP}.new"
+    beside.write_text(json.dumps(stamp, indent=1) + "\n")
+    beside.replace(path / STAMP)
+    print(f"{path.name}: {len(pins)} distributions, lock {digest.short(stamp['lock'])}, {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str | Path]]:
+    """The commands that make an environment anew. Byte code is compiled now: without it every start takes 2.6 times as long."""
+    python, base = path / "bin" / "python", _base_python()
+    if uv:
+        make: list[str | Path] = [uv, "venv", "--quiet", "--clear", "--no-project", "--python", base, path]
+        install = [uv, "pip", "install", "--quiet", "--no-config", "--python", python, "--no-build-isolation", "--no-deps", "--require-hashes", "--compile-bytecode"]
+        return [make, *([*install, "--requirement", file] for file in locks)]
+    make = [base, "-m", "venv", "--clear", path]
+    install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--progress-bar=on", "--no-build-isolation", "--no-deps", "--require-hashes", "--no-compile"]
+    compile_all: list[str | Path] = [python, "-m", "compileall", "-q", "-j", "0", environment.site_packages(path)]
+    return [make, *([*install, "--requirement", file] for file in locks), compile_all]
+
+
+def _variables(variant: str) -> dict[str, str]:
+    variables = dict(os.environ)
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    links = variables.get("PIP_FIND_LINKS", "")
+    if not links and variant == "cpu":
+        links = variables["PIP_FIND_LINKS"] = CPU_WHEELS
+    if links:  # uv has its own variable, separated by commas
+        variables.setdefault("UV_FIND_LINKS", ",".join(links.split()))
+    return variables
+
+
+def _uv() -> str:
+    """uv from the tools' environment or the PATH; empty where there is none, or where `VERBATIM_INSTALLER=pip` asks for pip."""
+    if os.environ.get("VERBATIM_INSTALLER", "") == "pip":
+        return ""
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.exists() else shutil.which("uv") or ""
+
+
+def _base_python() -> str:
+    if platform.python_version().startswith(f"{PYTHON}."):
+        return getattr(sys, "_base_executable", sys.executable)
+    found = shutil.which(f"python{PYTHON}")
+    if not found:
+        raise VerbatimError("python", expected=f"Python {PYTHON}", found=platform.python_version(), then=f"install python{PYTHON} (Debian: apt-get install python{PYTHON} python{PYTHON}-venv)")
+    return found
+
+
+def _extract(path: Path, name: str) -> str:
+    """The lines of one pin."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    start = next(pin.line for pin in lock.read(path) if pin.name == name) - 1
+    end = next(i for i in range(start + 1, len(lines) + 1) if i == len(lines) or not lines[i][0].isspace())
+    return "".join(lines[start:end])
+
+
+def _list(problems: list[str]) -> str:
+    return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")

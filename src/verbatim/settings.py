@@ -1,0 +1,120 @@
+"""Typed settings: the ranges of a configuration's values, and what Hydra refuses, said in one form.
+
+A schema is a dataclass registered with Hydra; a range is the metadata of its field, made by `number`. Nothing here imports torch.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from verbatim.errors import VerbatimError
+
+
+def number(
+    default: Any, *, above: float | None = None, least: float | None = None, below: float | None = None, most: float | None = None
+) -> Any:
+    """A dataclass field with a range: `above` and `below` exclude their bound, `least` and `most` include it.
+
+    For a list the range is that of each item. NaN and infinity are outside every range.
+    """
+    bounds = {"above": above, "least": least, "below": below, "most": most}
+    metadata = {name: bound for name, bound in bounds.items() if bound is not None}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def choice(default: str | None, *options: str) -> Any:
+    """A dataclass field that takes one of `options`."""
+    return dataclasses.field(default=default, metadata={"options": options})
+
+
+def check(config: DictConfig, prefix: str = "") -> None:
+    """Refuse a value that is missing or out of its range, naming the key, what was expected and what was found."""
+    kind = OmegaConf.get_type(config)
+    fields = {f.name: f for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+    for key in config:
+        where = f"{prefix}{key}"
+        if OmegaConf.is_missing(config, key):
+            raise VerbatimError(where, expected="a value", found="none", then=f"add {where}=…")
+        value = config[key]
+        if isinstance(value, DictConfig):
+            check(value, f"{where}.")
+        elif str(key) in fields and fields[str(key)].metadata:
+            _check_value(where, value, fields[str(key)].metadata)
+
+
+def _check_value(where: str, value: Any, rule: Any) -> None:
+    if value is None:  # only an Optional field takes null: OmegaConf has refused it elsewhere
+        return
+    if options := rule.get("options"):
+        if value not in options:
+            raise VerbatimError(where, expected=f"one of {', '.join(options)}", found=value)
+        return
+    for item in value if isinstance(value, ListConfig) else [value]:
+        inside = (
+            math.isfinite(item)
+            and ("above" not in rule or item > rule["above"])
+            and ("least" not in rule or item >= rule["least"])
+            and ("below" not in rule or item < rule["below"])
+            and ("most" not in rule or item <= rule["most"])
+        )
+        if not inside:
+            raise VerbatimError(where, expected=f"{_kind(item)} {_range(rule)}", found=item)
+
+
+def _kind(value: Any) -> str:
+    return "a whole number" if isinstance(value, int) else "a number"
+
+
+def _range(rule: Any) -> str:
+    words = {"above": "above", "least": "of at least", "below": "below", "most": "of at most"}
+    return " and ".join(f"{words[name]} {rule[name]:g}" for name in words if name in rule)
+
+
+def explain(error: Exception) -> VerbatimError:
+    """What Hydra or OmegaConf refused, as key, expected, found and next."""
+    inner = error
+    while not isinstance(inner, OmegaConfBaseException) and isinstance(inner.__cause__, Exception):
+        inner = inner.__cause__
+    text = str(error)
+    if isinstance(inner, OmegaConfBaseException) and inner.full_key:
+        return _explain_key(inner, text)
+    if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':\s*((?:\n?\s*\S+)+)", text):
+        group, _, name = match[1].rpartition("/")
+        options = sorted(option for option in match[3].split() if not option.startswith("Config"))
+        return VerbatimError(group, expected=f"one of {', '.join(options)}", found=name, then=_suggest(name, options, f"{group}="))
+    if match := re.search(r"Could not override '([^']+)'\.?\s+(?:No match in the defaults list|To append)", text):
+        return VerbatimError(match[1], expected="a key or a group of the configuration", found="no such key", then=SHOW)
+    return VerbatimError("configuration", expected="one that composes", found=_first_line(text), then=SHOW)
+
+
+SHOW = "add `--cfg job` to see every key and its value"
+
+
+def _explain_key(error: OmegaConfBaseException, text: str) -> VerbatimError:
+    where, name = str(error.full_key), str(error.key)
+    known = sorted(error.object_type.__dataclass_fields__) if dataclasses.is_dataclass(error.object_type) else []
+    if match := re.search(r"Value '(.*)' of type '(\w+)' (?:could not be converted to|is not a subclass of) '?([\w\[\]., ]+)'?", text):
+        return VerbatimError(where, expected=f"a value of type {match[3].strip()}", found=f"{match[1]} (a {match[2]})", then=SHOW)
+    if re.search(r"field '.*' is not Optional|Non optional field cannot be assigned None", text):
+        return VerbatimError(where, expected="a value", found="null", then=SHOW)
+    if re.search(r"not in|is not in struct", text):
+        expected = f"one of {', '.join(k for k in known if not k.startswith('_'))}" if known else "a key of the configuration"
+        found = f"no key `{name}` there"
+        return VerbatimError(where, expected=expected, found=found, then=_suggest(name, known, where.removesuffix(name)))
+    return VerbatimError(where, expected="a value that fits", found=_first_line(text), then=SHOW)
+
+
+def _suggest(name: str, options: list[str], prefix: str) -> str:
+    close = difflib.get_close_matches(name, options, 1, 0.5)
+    return f"did you mean {prefix}{close[0]}?" if close else SHOW
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "an error without a message"
