@@ -38,14 +38,16 @@ if __name__ == "__main__":
     try:
         python = tools()
     except subprocess.CalledProcessError as error:
-        sys.exit(f"error: `{' '.join(map(str, error.cmd[:4]))} …` failed; it says why above\n  next: the same command again")
+        sys.exit(
+            f"error: `{' '.join(map(str, error.cmd[:4]))} …` failed; it says why above\n  next: the same command again"
+        )
     os.execv(python, [python, "-m", "nox", "--noxfile", __file__, *sys.argv[1:]])
 
-import nox  # noqa: E402
+import nox
 
 sys.path.insert(0, str(ROOT / "src"))
-from verbatim import install  # noqa: E402
-from verbatim.errors import VerbatimError  # noqa: E402
+from verbatim import install
+from verbatim.errors import VerbatimError
 
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "tests"]
@@ -101,7 +103,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def lock(session: nox.Session) -> None:
     """Compile requirements/*.in into locks with hashes: `nox -s lock`, `nox -s lock -- --upgrade-package numpy`."""
-    session.run(str(tools()), "-m", "verbatim.compile", *session.posargs, env={"PYTHONPATH": str(ROOT / "src")}, external=True)
+    session.run(
+        str(tools()), "-m", "verbatim.compile", *session.posargs, env={"PYTHONPATH": str(ROOT / "src")}, external=True
+    )
 
 
 @nox.session(requires=["env"])

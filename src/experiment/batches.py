@@ -41,10 +41,10 @@ class Batches:
         """(indices, x, y), shuffled by a generator of its own, so that the order depends on seed and epoch alone."""
         generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
         order = torch.randperm(self.size(split), generator=generator)
-        yield from self._take(split, order.split(batch_size))
+        yield from self._take(split, torch.split(order, batch_size))
 
     def in_order(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for _, x, y in self._take(split, torch.arange(self.size(split)).split(batch_size)):
+        for _, x, y in self._take(split, torch.split(torch.arange(self.size(split)), batch_size)):
             yield x, y
 
     def _take(self, split: str, batches: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -55,7 +55,7 @@ class Batches:
                 yield indices, images[at], labels[at]
             return
         rows = self._data.splits[split]
-        loader = torch.utils.data.DataLoader(
+        loader: Any = torch.utils.data.DataLoader(
             Rows(self._data.images, self._data.labels, rows),  # type: ignore[arg-type]
             batch_sampler=[b.tolist() for b in batches],
             num_workers=self._workers,
@@ -67,7 +67,8 @@ class Batches:
         """The whole split on the device, once."""
         if split not in self._tensors:
             rows = self._data.splits[split]
-            images = torch.from_numpy(self._data.images[rows]).to(self.device).float().mul_(self._scale)
+            pixels: Any = self._data.images
+            images = torch.from_numpy(pixels[rows]).to(self.device).float().mul_(self._scale)
             self._tensors[split] = images, torch.from_numpy(self._data.labels[rows]).to(self.device)
         return self._tensors[split]
 

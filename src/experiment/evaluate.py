@@ -36,8 +36,13 @@ def main(config: DictConfig) -> None:
     model = hydra.utils.instantiate(trained.model, shape=data.shape, classes=len(data.classes))
     model.load_state_dict(load(folder, config.weights, recorded, model.state_dict()))
     batches = Batches(data, device, trained.trainer.workers)
-    metrics, predictions = trainer.evaluate(model.to(device), batches, config.split, trained.trainer.batch_size, recorded.seed)
-    rows: dict[str, Any] = {"run": folder.name, "images": f"{batches.size(config.split)} of {data.name}, {config.split}"}
+    metrics, predictions = trainer.evaluate(
+        model.to(device), batches, config.split, trained.trainer.batch_size, recorded.seed
+    )
+    rows: dict[str, Any] = {
+        "run": folder.name,
+        "images": f"{batches.size(config.split)} of {data.name}, {config.split}",
+    }
     rows |= {name.replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
     same = {True: "the same as recorded", False: f"recorded: {recorded.metrics.get('predictions')}"}
     says = same[predictions == recorded.metrics["predictions"]] if _comparable(config, recorded) else ""
@@ -56,18 +61,30 @@ def load(folder: Path, name: str, recorded: record.Record, expected: dict[str, A
     path = folder / name
     then = f"train again: the record of {recorded.run} has all that it takes"
     if path.suffix != ".safetensors":
-        raise VerbatimError(path, expected="weights as .safetensors", found=f"a {path.suffix or 'nameless'} file, which may run code when loaded")
+        raise VerbatimError(
+            path,
+            expected="weights as .safetensors",
+            found=f"a {path.suffix or 'nameless'} file, which may run code when loaded",
+        )
     if not path.exists():
         raise VerbatimError(path, expected="weights", found=f"none (the run is {recorded.state})", then=then)
     if name in recorded.files and (found := digest.of_file(path)) != recorded.files[name]:
-        raise VerbatimError(path, expected=recorded.files[name], found=f"{found}: the file was changed after the run", then=then)
+        raise VerbatimError(
+            path, expected=recorded.files[name], found=f"{found}: the file was changed after the run", then=then
+        )
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise VerbatimError(path, expected="a whole safetensors file", found=error, then=then) from None
-    wrong = sorted(k for k in expected.keys() | tensors.keys() if k not in tensors or k not in expected or tensors[k].shape != expected[k].shape)
+    wrong = sorted(
+        k
+        for k in expected.keys() | tensors.keys()
+        if k not in tensors or k not in expected or tensors[k].shape != expected[k].shape
+    )
     if wrong:
-        raise VerbatimError(path, expected="the tensors of the recorded model", found=f"a difference at {wrong[0]}", then=then)
+        raise VerbatimError(
+            path, expected="the tensors of the recorded model", found=f"a difference at {wrong[0]}", then=then
+        )
     return tensors
 
 

@@ -6,6 +6,8 @@ Each takes `shape`, the (channels, height, width) of an image, and `classes`, th
     score        the name of the metric that `correct` counts, or None
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,7 +33,7 @@ class Mlp(Classifier):
         c, h, w = shape
         widths = [c * h * w, *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
@@ -52,7 +54,7 @@ class Cnn(Classifier):
             )  # fmt: skip
         widths = [shape[0], *channels]
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
@@ -66,7 +68,9 @@ class Cnn(Classifier):
 class Vit(Classifier):
     """A small vision transformer (https://arxiv.org/abs/2010.11929): patches, learned positions, pre-norm blocks, mean over tokens."""
 
-    def __init__(self, shape: Shape, classes: int, patch: int, width: int, depth: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, shape: Shape, classes: int, patch: int, width: int, depth: int, heads: int, dropout: float
+    ) -> None:
         super().__init__()
         c, h, w = shape
         if h % patch or w % patch:
@@ -92,11 +96,15 @@ class Block(nn.Module):
         self.heads, self.rate = heads, dropout
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(dropout))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(dropout)
+        )
 
     def forward(self, t: Tensor) -> Tensor:
         b, n, d = t.shape
-        q, k, v = self.qkv(self.norm1(t)).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # (B, heads, T, d)
+        q, k, v = (
+            self.qkv(self.norm1(t)).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        )  # (B, heads, T, d)
         rate = self.rate if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate).transpose(1, 2).reshape(b, n, d)
         t = t + self.out(mixed)
@@ -117,12 +125,21 @@ class Vae(nn.Module):
         size = c * h * w
         if x_dim not in (None, size):
             raise VerbatimError(
-                "model.x_dim", expected=f"{size}, the values of one {c}x{h}x{w} image", found=x_dim, then=f"add model.x_dim={size}"
+                "model.x_dim",
+                expected=f"{size}, the values of one {c}x{h}x{w} image",
+                found=x_dim,
+                then=f"add model.x_dim={size}",
             )
-        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU())
+        self.encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(size, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()
+        )
         self.mean, self.log_variance = nn.Linear(hidden_dim, latent_dim), nn.Linear(hidden_dim, latent_dim)
         self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, size)
+            nn.Linear(latent_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, size),
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

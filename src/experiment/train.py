@@ -31,15 +31,28 @@ def main(config: DictConfig) -> float:
         optimizer = hydra.utils.instantiate(config.optimizer)(model.parameters())
         batches = Batches(data, device, config.trainer.workers)
         count = sum(p.numel() for p in model.parameters())
-        run.progress.say(f"{run.show(run.folder)}: {type(model).__name__} of {count:,} parameters, {data.name}, {device}")
+        run.progress.say(
+            f"{run.show(run.folder)}: {type(model).__name__} of {count:,} parameters, {data.name}, {device}"
+        )
 
         best = trainer.fit(model, optimizer, batches, config.trainer, config.seed, run)
         metrics, predictions = trainer.evaluate(model, batches, "test", config.trainer.batch_size, config.seed)
         outcome = run.finish(model.state_dict(), **metrics, **best, predictions=predictions)
     rows = {name.replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
-    rows |= {"best epoch": f"{best['best_epoch']} of {best['epochs']}", "outcome": outcome, "wall": f"{run.record.wall_s:.1f} s"}
+    rows |= {
+        "best epoch": f"{best['best_epoch']} of {best['epochs']}",
+        "outcome": outcome,
+        "wall": f"{run.record.wall_s:.1f} s",
+    }
     again = " ".join(["nox -s train", *(["--", *map(shlex.quote, overrides)] if overrides else [])])
-    run.progress.table(rows | {"record": run.show(run.folder / "record.json"), "curves": run.show(run.folder / "curves.svg"), "again": again})
+    run.progress.table(
+        rows
+        | {
+            "record": run.show(run.folder / "record.json"),
+            "curves": run.show(run.folder / "curves.svg"),
+            "again": again,
+        }
+    )
     return float(best[f"validation_{config.trainer.monitor}"])
 
 

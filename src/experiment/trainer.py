@@ -15,7 +15,9 @@ from verbatim.errors import VerbatimError
 from verbatim.recorder import Run
 
 
-def fit(model: Any, optimizer: torch.optim.Optimizer, batches: Batches, config: DictConfig, seed: int, run: Run) -> dict[str, Any]:
+def fit(
+    model: Any, optimizer: torch.optim.Optimizer, batches: Batches, config: DictConfig, seed: int, run: Run
+) -> dict[str, Any]:
     """Train until the last epoch, `max_steps`, or `patience` epochs without a better validation; then load the best weights.
 
     A step is one update of the optimizer, on one batch; `accumulate` cuts the batch into parts. Returns what is known of the best
@@ -58,7 +60,9 @@ def fit(model: Any, optimizer: torch.optim.Optimizer, batches: Batches, config: 
             loss_sum, seen, step = loss_sum + loss * len(x), seen + len(x), step + 1
             if step == total:
                 break
-        row = {"epoch": epoch, "train_loss": loss_sum / seen} | evaluate(model, batches, "validation", config.batch_size, seed)[0]
+        row = {"epoch": epoch, "train_loss": loss_sum / seen} | evaluate(
+            model, batches, "validation", config.batch_size, seed
+        )[0]
         row["lr"] = optimizer.param_groups[0]["lr"]
         run.epoch(**row)
         monitored = row.get(f"validation_{config.monitor}")

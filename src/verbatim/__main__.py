@@ -13,7 +13,9 @@ COMMANDS = {"runs": ("verbatim.ledger", "list recorded runs")}
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m verbatim", description=__doc__.partition("\n")[0])
-    parser.add_argument("command", choices=COMMANDS, help="; ".join(f"{name}: {what}" for name, (_, what) in COMMANDS.items()))
+    parser.add_argument(
+        "command", choices=COMMANDS, help="; ".join(f"{name}: {what}" for name, (_, what) in COMMANDS.items())
+    )
     options = parser.parse_args(sys.argv[1:2])
     try:
         return int(importlib.import_module(COMMANDS[options.command][0]).main(sys.argv[2:], ROOT))

@@ -56,7 +56,7 @@ def run(main: Callable[[], Any]) -> None:
 
 
 def _refuse(error: VerbatimError) -> int:
-    from rich.console import Console
+    from verbatim.progress import console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+    console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
     return 2

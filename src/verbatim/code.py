@@ -59,7 +59,11 @@ def _capture(root: Path, run_id: str) -> Code:
     except subprocess.CalledProcessError:  # no commit yet
         head, dirty = "", True
     parent = ["-p", head] if head else []
-    author = {f"GIT_{who}_{what}": f"verbatim{'@localhost' * (what == 'EMAIL')}" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    author = {
+        f"GIT_{who}_{what}": f"verbatim{'@localhost' * (what == 'EMAIL')}"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
     commit = _git(top, "commit-tree", tree, *parent, "-m", f"The code of run {run_id}", **author)
     ref = REFS + run_id
     _git(top, "update-ref", ref, commit)
@@ -69,8 +73,14 @@ def _capture(root: Path, run_id: str) -> Code:
 def _git(folder: Path, *arguments: str, **variables: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k == "GIT_CEILING_DIRECTORIES"}
     # Hooks and monitors of the user are theirs: nothing here may start them.
-    command = ["git", *arguments] if not arguments else ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", *arguments]
-    result = subprocess.run(command, cwd=folder, env=environment | variables, capture_output=True, text=True, check=False)
+    command = (
+        ["git", *arguments]
+        if not arguments
+        else ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", *arguments]
+    )
+    result = subprocess.run(
+        command, cwd=folder, env=environment | variables, capture_output=True, text=True, check=False
+    )
     if result.returncode:
         raise subprocess.CalledProcessError(result.returncode, ["git", *arguments], result.stdout, result.stderr)
     return result.stdout.strip("\n")

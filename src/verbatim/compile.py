@@ -48,8 +48,19 @@ def compile_locks(root: Path, upgrades: list[str]) -> list[str]:
 
 def _pip_compile(folder: Path, name: str, upgrades: list[str]) -> None:
     environment = os.environ | {"CUSTOM_COMPILE_COMMAND": lock.COMPILE}
-    command = [sys.executable, "-m", "piptools", "compile", *OPTIONS, *upgrades, "--output-file", f"requirements/{name}.txt"]
-    done = subprocess.run([*command, f"requirements/{name}.in"], cwd=folder, env=environment, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "piptools",
+        "compile",
+        *OPTIONS,
+        *upgrades,
+        "--output-file",
+        f"requirements/{name}.txt",
+    ]
+    done = subprocess.run(
+        [*command, f"requirements/{name}.in"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         last = "\n    ".join(done.stderr.strip().splitlines()[-8:])
         raise VerbatimError(f"requirements/{name}.in", expected="requirements that can be met", found=f"\n    {last}")
@@ -61,7 +72,9 @@ def _start_from_cpu(folder: Path) -> None:
     kept = re.sub(r"^(?:torch|triton|nvidia-\S+|cuda-\S+)==.*\n(?:[ #].*\n)+", "", text, flags=re.MULTILINE)
     old = folder / "cuda.txt"
     if old.exists():  # its own GPU pins stay unless an upgrade is asked for
-        kept += "".join(re.findall(r"^(?:torch|triton|nvidia-\S+|cuda-\S+)==.*\n(?: .*\n)+", old.read_text(), re.MULTILINE))
+        kept += "".join(
+            re.findall(r"^(?:torch|triton|nvidia-\S+|cuda-\S+)==.*\n(?: .*\n)+", old.read_text(), re.MULTILINE)
+        )
     old.write_text(kept, encoding="utf-8")
 
 
@@ -73,7 +86,9 @@ def _seal(folder: Path, name: str) -> None:
         pin = f"{package}=={version} \\\n"
         if pin not in text:
             raise VerbatimError(
-                f"requirements/{name}.in", expected=f"`# also {package}==…` to name the version that is locked", found=version
+                f"requirements/{name}.in",
+                expected=f"`# also {package}==…` to name the version that is locked",
+                found=version,
             )
         if extra not in text:
             text = text.replace(pin, f"{pin}    --hash={extra} \\\n")
@@ -95,15 +110,21 @@ def _replace(new: Path, old: Path) -> list[str]:
         if one and other and one.version == other.version:
             continue
         why = ", ".join(other.via) if other else ""
-        lines.append(f"{old.name}: {name} {one.version if one else '–'} → {other.version if other else '–'}  {why}".rstrip())
+        lines.append(
+            f"{old.name}: {name} {one.version if one else '–'} → {other.version if other else '–'}  {why}".rstrip()
+        )
     return lines
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="nox -s lock --", description="Compile requirements/*.in into locks with hashes.")
+    parser = argparse.ArgumentParser(
+        prog="nox -s lock --", description="Compile requirements/*.in into locks with hashes."
+    )
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that the .in files allow")
     parser.add_argument("--upgrade-package", metavar="NAME", action="append", default=[], help="upgrade this one alone")
-    parser.add_argument("--check", action="store_true", help="compile nothing; say whether inputs and locks still agree")
+    parser.add_argument(
+        "--check", action="store_true", help="compile nothing; say whether inputs and locks still agree"
+    )
     options = parser.parse_args()
     root = Path(__file__).parents[2]
     try:
@@ -117,7 +138,13 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print("\n".join(changes) or "no pin changed")
-    print("locks:", *(f"{n}.txt {digest.short(lock.digest(lock.read(root / 'requirements' / f'{n}.txt')))}" for n in ("tools", *lock.VARIANTS)))
+    print(
+        "locks:",
+        *(
+            f"{n}.txt {digest.short(lock.digest(lock.read(root / 'requirements' / f'{n}.txt')))}"
+            for n in ("tools", *lock.VARIANTS)
+        ),
+    )
     return 0
 
 

@@ -7,7 +7,13 @@ from typing import Any
 
 from verbatim import record
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito: told apart by the colour-blind as well
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+)  # Okabe and Ito: told apart by the colour-blind as well
 WIDTH, HEIGHT, LEFT, TOP, GAP = 360, 220, 56, 48, 64
 
 
@@ -17,7 +23,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     panels: dict[str, list[str]] = {}
     for name in names:
         panels.setdefault(name.rpartition("_")[2], []).append(name)
-    parts = [_panel(i, kind, columns, rows) for i, (kind, columns) in enumerate(panels.items())]
+    parts = [_panel(i, columns, rows) for i, columns in enumerate(panels.values())]
     width = LEFT + max(1, len(panels)) * (WIDTH + GAP)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT + TOP + 56}" width="{width}" font-family="sans-serif" '
@@ -26,7 +32,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     record.write_atomically(path, (head + "".join(parts) + "</svg>\n").encode())
 
 
-def _panel(index: int, kind: str, columns: list[str], rows: Sequence[dict[str, Any]]) -> str:
+def _panel(index: int, columns: list[str], rows: Sequence[dict[str, Any]]) -> str:
     left = LEFT + index * (WIDTH + GAP)
     xs = [row["epoch"] for row in rows]
     values = [row[c] for row in rows for c in columns]
@@ -53,7 +59,9 @@ def _panel(index: int, kind: str, columns: list[str], rows: Sequence[dict[str, A
         line = " ".join(point(row["epoch"], row[column]) for row in rows)
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         if len(rows) == 1:
-            x, y = point(xs[0], rows[0][column]).split(",")
-            out.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>')
-        out.append(f'<text x="{left + i * 130}" y="{TOP - 8}" fill="{colour}">{escape(column.replace("_", " "))}</text>')
+            cx, cy = point(xs[0], rows[0][column]).split(",")
+            out.append(f'<circle cx="{cx}" cy="{cy}" r="3" fill="{colour}"/>')
+        out.append(
+            f'<text x="{left + i * 130}" y="{TOP - 8}" fill="{colour}">{escape(column.replace("_", " "))}</text>'
+        )
     return "".join(out)

@@ -33,7 +33,9 @@ class _StandIn(types.ModuleType):
 class _Submodules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """`import torch._dynamo.config` while the stand-in stands: load the real package, and hand out what that loaded."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if not name.startswith(f"{NAME}.") or not isinstance(sys.modules.get(NAME), _StandIn):
             return None
         _load()
@@ -60,7 +62,7 @@ def defer_dynamo() -> bool:
         return False
     stand_in = _StandIn(NAME)
     sys.modules[NAME] = stand_in
-    torch._dynamo = stand_in  # type: ignore[assignment]
+    torch._dynamo = stand_in
     sys.meta_path.insert(0, _submodules)
     return True
 

@@ -11,7 +11,6 @@ from typing import Any
 from verbatim import determinism, lock
 
 
-
 def site_packages(environment: Path | None = None) -> Path:
     """Where an environment's distributions lie; the running interpreter's without an argument."""
     if environment is None:
@@ -57,7 +56,12 @@ def describe(root: Path) -> dict[str, Any]:
         "lock": locked,
         "distributions": dict(sorted(installed.items())),
         "image": _image(),
-        "os": {"name": _os_name(), "kernel": platform.release(), "machine": platform.machine(), "libc": "-".join(platform.libc_ver())},
+        "os": {
+            "name": _os_name(),
+            "kernel": platform.release(),
+            "machine": platform.machine(),
+            "libc": "-".join(platform.libc_ver()),
+        },
         "cpu": _cpu(),
         "host": platform.node(),
         "process": {"pid": os.getpid(), "started_ticks": started_ticks(os.getpid())},
@@ -80,7 +84,7 @@ def describe_torch(device: str = "cpu") -> dict[str, Any]:
             "capability": f"{properties.major}.{properties.minor}",
             "memory_bytes": properties.total_memory,
             "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "driver": driver.read_text().splitlines()[0] if driver.exists() else "",
         }
     return {
@@ -119,7 +123,7 @@ def _cpu() -> dict[str, Any]:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         text = ""
-    fields = {key: value for key, value in re.findall(r"^(.+?)\s*: (.*)$", text.partition("\n\n")[0], re.MULTILINE)}
+    fields = dict(re.findall(r"^(.+?)\s*: (.*)$", text.partition("\n\n")[0], re.MULTILINE))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": fields.get("model name", platform.processor() or platform.machine()),

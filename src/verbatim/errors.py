@@ -13,7 +13,11 @@ class VerbatimError(Exception):
 
     @property
     def message(self) -> str:
-        says = [part for part in (self.expected and f"expected {self.expected}", self.found and f"found {self.found}") if part]
+        says = [
+            part
+            for part in (self.expected and f"expected {self.expected}", self.found and f"found {self.found}")
+            if part
+        ]
         lines = [f"{self.where}: {', '.join(says)}" if says else self.where]
         if self.then:
             lines.append(f"  next: {self.then}")

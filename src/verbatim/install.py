@@ -51,7 +51,12 @@ def ensure(root: Path, choice: str = "") -> Environment:
     if fixed:
         problems = _problems(path, stamp, pins)
         if problems:
-            raise VerbatimError(path, expected="the environment that the lock names", found=_list(problems), then="rebuild the container")
+            raise VerbatimError(
+                path,
+                expected="the environment that the lock names",
+                found=_list(problems),
+                then="rebuild the container",
+            )
         return Environment(path=path, variant=variant)
     if _problems(path, stamp, pins):
         with _alone(root):
@@ -108,7 +113,10 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
         )  # fmt: skip
     started = time.monotonic()
     uv = _uv()
-    print(f"{path.name}: {_list(problems)}; making it from requirements/{variant}.txt with {'uv' if uv else 'pip'} …", flush=True)
+    print(
+        f"{path.name}: {_list(problems)}; making it from requirements/{variant}.txt with {'uv' if uv else 'pip'} …",
+        flush=True,
+    )
     (path / STAMP).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="verbatim-env-") as scratch:
         # The one package that comes as source only (antlr4-python3-runtime) is built by the setuptools of the same lock.
@@ -119,7 +127,7 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
         for step in steps:
             if subprocess.run(step, cwd=root, env=variables, check=False).returncode:
                 raise VerbatimError(
-                    f"requirements/{variant}.txt", expected="an environment", found=f"`{' '.join(map(str, step[:4]))} …` failed",
+                    f"requirements/{variant}.txt", expected="an environment", found=f"`{' '.join(step[:4])} …` failed",
                     then="read what it says above; with everything whole, `nox -s env` goes on from here",
                 )  # fmt: skip
     # So that `python -m experiment.train`, editors and test runners find the code, whatever starts them.
@@ -131,20 +139,33 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
     beside = path / f"{STAMP}.new"
     beside.write_text(json.dumps(stamp, indent=1) + "\n")
     beside.replace(path / STAMP)
-    print(f"{path.name}: {len(pins)} distributions, lock {digest.short(stamp['lock'])}, {time.monotonic() - started:.0f} s", flush=True)
+    print(
+        f"{path.name}: {len(pins)} distributions, lock {digest.short(stamp['lock'])}, {time.monotonic() - started:.0f} s",
+        flush=True,
+    )
 
 
-def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str | Path]]:
+def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str]]:
     """The commands that make an environment anew. Byte code is compiled now: without it every start takes 2.6 times as long."""
-    python, base = path / "bin" / "python", _base_python()
+    python, base = str(path / "bin" / "python"), _base_python()
+    pinned = "--quiet --no-build-isolation --no-deps --require-hashes".split()
     if uv:
-        make: list[str | Path] = [uv, "venv", "--quiet", "--clear", "--no-project", "--python", base, path]
-        install = [uv, "pip", "install", "--quiet", "--no-config", "--python", python, "--no-build-isolation", "--no-deps", "--require-hashes", "--compile-bytecode"]
-        return [make, *([*install, "--requirement", file] for file in locks)]
-    make = [base, "-m", "venv", "--clear", path]
-    install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--progress-bar=on", "--no-build-isolation", "--no-deps", "--require-hashes", "--no-compile"]
-    compile_all: list[str | Path] = [python, "-m", "compileall", "-q", "-j", "0", environment.site_packages(path)]
-    return [make, *([*install, "--requirement", file] for file in locks), compile_all]
+        make = [uv, "venv", "--quiet", "--clear", "--no-project", "--python", base, str(path)]
+        install = [uv, "pip", "install", "--python", python, *pinned, "--compile-bytecode"]
+        return [make, *([*install, "--requirement", str(file)] for file in locks)]
+    make = [base, "-m", "venv", "--clear", str(path)]
+    install = [
+        python,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        *pinned,
+        "--progress-bar=on",
+        "--no-compile",
+    ]
+    compiled = [python, "-m", "compileall", "-q", "-j", "0", str(environment.site_packages(path))]
+    return [make, *([*install, "--requirement", str(file)] for file in locks), compiled]
 
 
 def _variables(variant: str) -> dict[str, str]:
@@ -171,7 +192,12 @@ def _base_python() -> str:
         return getattr(sys, "_base_executable", sys.executable)
     found = shutil.which(f"python{PYTHON}")
     if not found:
-        raise VerbatimError("python", expected=f"Python {PYTHON}", found=platform.python_version(), then=f"install python{PYTHON} (Debian: apt-get install python{PYTHON} python{PYTHON}-venv)")
+        raise VerbatimError(
+            "python",
+            expected=f"Python {PYTHON}",
+            found=platform.python_version(),
+            then=f"install python{PYTHON} (Debian: apt-get install python{PYTHON} python{PYTHON}-venv)",
+        )
     return found
 
 

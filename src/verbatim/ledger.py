@@ -65,9 +65,12 @@ def latest(runs: Path) -> Path:
 
 def main(arguments: list[str], root: Path) -> int:
     parser = argparse.ArgumentParser(
-        prog="nox -s runs --", description="Recorded runs, newest first. Exit code 1 where one recipe gave several outcomes."
+        prog="nox -s runs --",
+        description="Recorded runs, newest first. Exit code 1 where one recipe gave several outcomes.",
     )
-    parser.add_argument("folder", nargs="?", default=root / "runs", type=Path, help="where the runs lie (default: runs)")
+    parser.add_argument(
+        "folder", nargs="?", default=root / "runs", type=Path, help="where the runs lie (default: runs)"
+    )
     parser.add_argument("-n", metavar="N", type=int, default=30, help="how many to show (default: 30; 0: all)")
     parser.add_argument("--json", action="store_true", help="one JSON object per run, one per line")
     options = parser.parse_args(arguments)
@@ -102,21 +105,29 @@ def _last(config: dict[str, Any], group: str) -> str:
     return str((config.get(group) or {}).get("_target_", "")).rpartition(".")[2].lower()
 
 
-def _show(found: list[record.Record | VerbatimError], several: dict[str, list[record.Record]], total: int, folder: Path) -> None:
-    from rich.console import Console
+def _show(
+    found: list[record.Record | VerbatimError], several: dict[str, list[record.Record]], total: int, folder: Path
+) -> None:
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=False)
+    from verbatim.progress import console as make_console
+
+    console = make_console()
     if not found:
         console.print(f"no runs in {folder}: nox -s train makes one", markup=False)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("run", "experiment", "seed", "metric", "wall", "recipe", "outcome", "state"):
-        table.add_column(column, justify="right" if column in ("seed", "metric", "wall") else "left", no_wrap=column != "state", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if column in ("seed", "metric", "wall") else "left",
+            no_wrap=column != "state",
+            overflow="fold",
+        )
     colours = {"sealed": "green", "failed": "red", "lost": "red", "interrupted": "yellow", "running": "cyan"}
     for run in found:
         if isinstance(run, VerbatimError):
-            table.add_row(Path(run.where.partition(",")[0]).parent.name, "", "", "", "", "", "", f"[red]unreadable[/]: {run.found}")
+            table.add_row(Path(run.where).name, "", "", "", "", "", "", f"[red]unreadable[/]: {run.found}")
             continue
         row = _row(run)
         metric = f"{row['of'].removeprefix('test_')} {row['metric']:.4f}" if row["of"] else ""
@@ -131,4 +142,8 @@ def _show(found: list[record.Record | VerbatimError], several: dict[str, list[re
         console.print(f"{total - len(found)} more: nox -s runs -- -n 0", markup=False)
     for recipe, same in several.items():
         names = ", ".join(f"{run.run} ({digest.short(run.outcome)})" for run in same)
-        console.print(f"≠ one recipe, {digest.short(recipe)}, gave {len({r.outcome for r in same})} outcomes: {names}", style="bold red", markup=False)
+        console.print(
+            f"≠ one recipe, {digest.short(recipe)}, gave {len({r.outcome for r in same})} outcomes: {names}",
+            style="bold red",
+            markup=False,
+        )

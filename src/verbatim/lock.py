@@ -47,9 +47,13 @@ def read(path: Path) -> list[Pin]:
     except FileNotFoundError:
         raise VerbatimError(path, expected="a lock file", found="nothing there", then=COMPILE) from None
     except UnicodeDecodeError as error:
-        raise VerbatimError(f"{path}, byte {error.start}", expected="UTF-8", found=hex(error.object[error.start])) from None
+        raise VerbatimError(
+            f"{path}, byte {error.start}", expected="UTF-8", found=hex(error.object[error.start])
+        ) from None
     pins: list[Pin] = []
-    name, version, hashes, via, start = "", "", [], [], 0
+    name, version, start = "", "", 0
+    hashes: list[str] = []
+    via: list[str] = []
 
     def close() -> None:
         if not name:
@@ -57,8 +61,12 @@ def read(path: Path) -> list[Pin]:
         if not hashes:
             raise VerbatimError(f"{path}, line {start}", expected=f"a --hash for {name}", found="none", then=COMPILE)
         if any(pin.name == normalise(name) for pin in pins):
-            raise VerbatimError(f"{path}, line {start}", expected=f"{name} pinned once", found="a second pin", then=COMPILE)
-        pins.append(Pin(name=normalise(name), version=version, hashes=tuple(sorted(hashes)), via=tuple(via), line=start))
+            raise VerbatimError(
+                f"{path}, line {start}", expected=f"{name} pinned once", found="a second pin", then=COMPILE
+            )
+        pins.append(
+            Pin(name=normalise(name), version=version, hashes=tuple(sorted(hashes)), via=tuple(via), line=start)
+        )
 
     for number, line in enumerate(lines, 1):
         if match := _PIN.match(line):
@@ -71,7 +79,10 @@ def read(path: Path) -> list[Pin]:
                 via.append(source)
         elif line.strip():
             raise VerbatimError(
-                f"{path}, line {number}", expected="name==version, --hash=sha256:… or a comment", found=line.strip(), then=COMPILE
+                f"{path}, line {number}",
+                expected="name==version, --hash=sha256:… or a comment",
+                found=line.strip(),
+                then=COMPILE,
             )
     close()
     return pins
@@ -86,8 +97,13 @@ def differences(pins: Iterable[Pin], installed: dict[str, str]) -> list[str]:
     """What is installed against what is locked, a sentence each. pip itself is tolerated: `venv` brings it."""
     wanted = {pin.name: pin.version for pin in pins}
     says = [f"{name}: locked {version}, not installed" for name, version in wanted.items() if name not in installed]
-    says += [f"{n}: locked {v}, installed {installed[n]}" for n, v in wanted.items() if n in installed and installed[n] != v]
-    return says + [f"{name}: installed {installed[name]}, not locked" for name in sorted(installed.keys() - wanted.keys() - {"pip"})]
+    says += [
+        f"{n}: locked {v}, installed {installed[n]}" for n, v in wanted.items() if n in installed and installed[n] != v
+    ]
+    return says + [
+        f"{name}: installed {installed[name]}, not locked"
+        for name in sorted(installed.keys() - wanted.keys() - {"pip"})
+    ]
 
 
 def inputs(path: Path) -> str:
@@ -130,5 +146,7 @@ def check(folder: Path) -> list[str]:
     for name in sorted(cpu.keys() | cuda.keys()):
         one, other = cpu.get(name), cuda.get(name)
         if one is None or other is None or (one.version, one.hashes) != (other.version, other.hashes):
-            says.append(f"{name}: cpu.txt has {one.version if one else 'no pin'}, cuda.txt {other.version if other else 'no pin'}, or other hashes")
+            says.append(
+                f"{name}: cpu.txt has {one.version if one else 'no pin'}, cuda.txt {other.version if other else 'no pin'}, or other hashes"
+            )
     return says

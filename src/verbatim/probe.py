@@ -18,7 +18,9 @@ def probe() -> str:
 
     def made(*shape: int) -> "torch.Tensor":  # about uniform in [-1, 1), step 2**-10, by a small linear congruence
         n = torch.Size(shape).numel()
-        return ((torch.arange(n, dtype=torch.int64) * 48271 + 11) % 2039).float().sub_(1019.5).mul_(2.0**-10).view(shape)
+        return (
+            ((torch.arange(n, dtype=torch.int64) * 48271 + 11) % 2039).float().sub_(1019.5).mul_(2.0**-10).view(shape)
+        )
 
     def forward_backward(function: "Callable[..., torch.Tensor]", *inputs: "torch.Tensor") -> "list[torch.Tensor]":
         leaves = [x.clone().requires_grad_() for x in inputs]
@@ -32,7 +34,9 @@ def probe() -> str:
             "linear": forward_backward(functional.linear, made(67, 129), made(65, 129), made(65)),
             "linear_tall": forward_backward(functional.linear, made(8, 1025), made(33, 1025), made(33)),
             "bmm": forward_backward(torch.bmm, made(5, 17, 33), made(5, 33, 19)),
-            "conv2d": forward_backward(lambda x, w: functional.conv2d(x, w, padding=1), made(5, 3, 15, 15), made(13, 3, 3, 3)),
+            "conv2d": forward_backward(
+                lambda x, w: functional.conv2d(x, w, padding=1), made(5, 3, 15, 15), made(13, 3, 3, 3)
+            ),
             "softmax": forward_backward(lambda x: x.softmax(-1), made(33, 65)),
             "layer_norm": forward_backward(lambda x: functional.layer_norm(x, (65,)), made(33, 65)),
             "batch_norm": forward_backward(

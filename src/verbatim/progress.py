@@ -7,15 +7,24 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 REDRAW_S = 0.25
 
 
+def console(*, stderr: bool = False) -> Console:
+    """Colour and width of the terminal; where there is none, no colour and lines as long as they are."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made.width = 1000
+    return made
+
+
 class Progress:
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = console()
         self._bar: Bar | None = None
         self._drawn = 0.0
         self._samples = 0
@@ -26,7 +35,13 @@ class Progress:
         self._began = self._drawn = time.monotonic()
         self._steps = steps
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[says]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[says]}"),
+            )
             self._bar = Bar(*columns, console=self.console, auto_refresh=False, transient=True)
             self._task = self._bar.add_task("train", total=steps, says="")
             self._bar.start()
@@ -40,7 +55,9 @@ class Progress:
         if now - self._drawn > REDRAW_S:
             self._drawn = now
             rate = self._samples / (now - self._began)
-            self._bar.update(self._task, completed=step + 1, says=f"loss {loss:.4f}  {self._text}  {rate:,.0f} samples/s")
+            self._bar.update(
+                self._task, completed=step + 1, says=f"loss {loss:.4f}  {self._text}  {rate:,.0f} samples/s"
+            )
             self._bar.refresh()
 
     def epoch(self, line: str, text: str) -> None:
@@ -57,10 +74,10 @@ class Progress:
             self._bar = None
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"warning: {text}", markup=False, style="yellow")
+        self.console.print(f"warning: {text}", markup=False, soft_wrap=True, style="yellow")
 
     def table(self, rows: dict[str, Any]) -> None:
         """Two columns: names and values."""

@@ -153,11 +153,15 @@ def read(where: Path) -> Record:
     except (KeyError, TypeError):
         raise VerbatimError(path, expected="an in-toto Statement of a run", found="other JSON", then=then) from None
     if build_type != BUILD_TYPE:
-        raise VerbatimError(path, expected=f"a record of schema {BUILD_TYPE}", found=build_type, then="update this checkout: git pull")
+        raise VerbatimError(
+            path, expected=f"a record of schema {BUILD_TYPE}", found=build_type, then="update this checkout: git pull"
+        )
     try:
         return _from_statement(value)
     except (KeyError, TypeError, IndexError, StopIteration) as error:
-        raise VerbatimError(path, expected="a whole record", found=f"{type(error).__name__}: {error}", then=then) from None
+        raise VerbatimError(
+            path, expected="a whole record", found=f"{type(error).__name__}: {error}", then=then
+        ) from None
 
 
 def _from_statement(value: dict[str, Any]) -> Record:

@@ -92,9 +92,13 @@ class Run:
 
     def _warn(self) -> None:
         if self.record.code["reason"]:
-            self.progress.warn(f"the code is not captured ({self.record.code['reason']}): this run can't be made again from its record")
+            self.progress.warn(
+                f"the code is not captured ({self.record.code['reason']}): this run can't be made again from its record"
+            )
         if found := self.record.lock["differences"]:
-            self.progress.warn(f"the environment is not the locked one ({found[0]}, {len(found)} in all): nox -s env makes it")
+            self.progress.warn(
+                f"the environment is not the locked one ({found[0]}, {len(found)} in all): nox -s env makes it"
+            )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self.record.state != "started":
@@ -123,7 +127,11 @@ class Run:
         (self.folder / RESERVE).unlink(missing_ok=True)
         if self._trace:
             self._trace.close()
-            self.record.trace = {"digest": self._trace.digest, "rows": self._trace.rows, "parameters_every": self._every}
+            self.record.trace = {
+                "digest": self._trace.digest,
+                "rows": self._trace.rows,
+                "parameters_every": self._every,
+            }
         self.record.state, self.record.reason = state, reason
         self.record.finished, self.record.wall_s = _now(), round(time.monotonic() - self._started, 3)
         for path in sorted(self.folder.iterdir()):
@@ -176,7 +184,7 @@ class Run:
         record.write_atomically(path, save({key: tensor.contiguous() for key, tensor in state.items()}))
         return path
 
-    def finish(self, state: "Mapping[str, Tensor]", **metrics: float | str | int) -> str:
+    def finish(self, state: "Mapping[str, Tensor]", **metrics: float | str) -> str:
         """Seal the record: `state` is the model that the run gives, `metrics` what it is worth. Returns the outcome's digest."""
         for name, value in metrics.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -206,7 +214,10 @@ def claim(runs: Path) -> Path:
             return folder
     except OSError as error:
         raise VerbatimError(
-            f"paths.runs={runs}", expected="a folder that can be written to", found=error.strerror, then="add paths.runs=…"
+            f"paths.runs={runs}",
+            expected="a folder that can be written to",
+            found=error.strerror,
+            then="add paths.runs=…",
         ) from None
 
 
@@ -224,7 +235,7 @@ def recipe_config(config: DictConfig) -> dict[str, Any]:
     return dict(plain)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 

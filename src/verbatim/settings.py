@@ -16,7 +16,12 @@ from verbatim.errors import VerbatimError
 
 
 def number(
-    default: Any, *, above: float | None = None, least: float | None = None, below: float | None = None, most: float | None = None
+    default: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
 ) -> Any:
     """A dataclass field with a range: `above` and `below` exclude their bound, `least` and `most` include it.
 
@@ -39,7 +44,7 @@ def check(config: DictConfig, prefix: str = "") -> None:
     kind = OmegaConf.get_type(config)
     fields = {f.name: f for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
     for key in config:
-        where = f"{prefix}{key}"
+        where = f"{prefix}{key!s}"
         if OmegaConf.is_missing(config, key):
             raise VerbatimError(where, expected="a value", found="none", then=f"add {where}=…")
         value = config[key]
@@ -88,7 +93,9 @@ def explain(error: Exception) -> VerbatimError:
     if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':\s*((?:\n?\s*\S+)+)", text):
         group, _, name = match[1].rpartition("/")
         options = sorted(option for option in match[3].split() if not option.startswith("Config"))
-        return VerbatimError(group, expected=f"one of {', '.join(options)}", found=name, then=_suggest(name, options, f"{group}="))
+        return VerbatimError(
+            group, expected=f"one of {', '.join(options)}", found=name, then=_suggest(name, options, f"{group}=")
+        )
     if match := re.search(r"Could not override '([^']+)'\.?\s+(?:No match in the defaults list|To append)", text):
         return VerbatimError(match[1], expected="a key or a group of the configuration", found="no such key", then=SHOW)
     return VerbatimError("configuration", expected="one that composes", found=_first_line(text), then=SHOW)
@@ -100,14 +107,22 @@ SHOW = "add `--cfg job` to see every key and its value"
 def _explain_key(error: OmegaConfBaseException, text: str) -> VerbatimError:
     where, name = str(error.full_key), str(error.key)
     known = sorted(error.object_type.__dataclass_fields__) if dataclasses.is_dataclass(error.object_type) else []
-    if match := re.search(r"Value '(.*)' of type '(\w+)' (?:could not be converted to|is not a subclass of) '?([\w\[\]., ]+)'?", text):
-        return VerbatimError(where, expected=f"a value of type {match[3].strip()}", found=f"{match[1]} (a {match[2]})", then=SHOW)
+    if match := re.search(
+        r"Value '(.*)' of type '(\w+)' (?:could not be converted to|is not a subclass of) '?([\w\[\]., ]+)'?", text
+    ):
+        return VerbatimError(
+            where, expected=f"a value of type {match[3].strip()}", found=f"{match[1]} (a {match[2]})", then=SHOW
+        )
     if re.search(r"field '.*' is not Optional|Non optional field cannot be assigned None", text):
         return VerbatimError(where, expected="a value", found="null", then=SHOW)
     if re.search(r"not in|is not in struct", text):
-        expected = f"one of {', '.join(k for k in known if not k.startswith('_'))}" if known else "a key of the configuration"
+        expected = (
+            f"one of {', '.join(k for k in known if not k.startswith('_'))}" if known else "a key of the configuration"
+        )
         found = f"no key `{name}` there"
-        return VerbatimError(where, expected=expected, found=found, then=_suggest(name, known, where.removesuffix(name)))
+        return VerbatimError(
+            where, expected=expected, found=found, then=_suggest(name, known, where.removesuffix(name))
+        )
     return VerbatimError(where, expected="a value that fits", found=_first_line(text), then=SHOW)
 
 

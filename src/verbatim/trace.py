@@ -87,8 +87,14 @@ class Reader:
         size = path.stat().st_size
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
-            if len(header) < HEADER_BYTES or header[:16] != MAGIC or hashlib.sha256(header[:32]).digest() != header[32:]:
-                raise VerbatimError(path, expected="a trace (its first 64 bytes are its header)", found=repr(header[:16]))
+            if (
+                len(header) < HEADER_BYTES
+                or header[:16] != MAGIC
+                or hashlib.sha256(header[:32]).digest() != header[32:]
+            ):
+                raise VerbatimError(
+                    path, expected="a trace (its first 64 bytes are its header)", found=repr(header[:16])
+                )
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.parameters_every: int = HEADER.unpack(header[:32])[2]
         self.rows = (size - HEADER_BYTES) // ROW_BYTES

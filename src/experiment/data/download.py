@@ -54,7 +54,7 @@ def _download(url: str, path: Path, pinned: str, timeout_s: float) -> None:
 
 def _stream(url: str, partial: Path, name: str, timeout_s: float) -> None:
     """In place of pooch's HTTPDownloader, which leaves the connection open on failure and needs tqdm for its bar."""
-    import requests  # type: ignore[import-untyped]  # what pooch itself uses
+    import requests  # what pooch itself uses
     from rich.console import Console
     from rich.progress import Progress
 

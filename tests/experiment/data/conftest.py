@@ -1,16 +1,21 @@
-"""A real server on the loopback and a flipped bit: what the loaders' tests share. Nothing is mocked."""
+"""A real server on the loopback, a real folder of images, a flipped bit: what the tests share. Nothing is mocked."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from experiment.data import Data, folder
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files, writes no log; of `/cut/<name>` it sends the first half, then hangs up; to `/hang` it never answers."""
+    """Serves files, in silence; of `/cut/<name>` it sends half and hangs up; to `/hang/<name>` it never answers."""
 
     def log_message(self, format: str, *args: object) -> None: ...
 
@@ -30,9 +35,9 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path: Path) -> Path:
     """The folder that `url` serves."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    return folder
+    path = tmp_path / "served"
+    path.mkdir()
+    return path
 
 
 @pytest.fixture
@@ -71,3 +76,24 @@ def flip() -> Callable[[Path], None]:
         path.write_bytes(content)
 
     return change
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """2 classes of 5 images, 6 x 4 pixels."""
+    root = tmp_path / "pets"
+    for label, name in enumerate(("dog", "cat")):  # made in another order than they sort
+        (root / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = np.random.default_rng(10 * label + number).integers(0, 256, (4, 6, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def load(root: Path) -> Callable[..., Data]:
+    def load(**changes: Any) -> Data:
+        settings: dict[str, Any] = {"path": root, "size": 4, "validation": 0.2, "test": 0.2, "split_seed": 0}
+        return folder(**settings | {"in_memory": True} | changes)
+
+    return load

@@ -12,6 +12,7 @@ from experiment.data.data import PARTS, Indices
 from verbatim.errors import VerbatimError
 
 N = 10
+OVERLAP = "sample: splits: expected each image in one part at most, found one in two of them, or one that is not there"
 
 
 def sample(**changes: Any) -> Data:
@@ -76,19 +77,19 @@ def test_an_image_that_moves_from_train_to_test_changes_the_fingerprint() -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": np.zeros((N, 3, 2, 2))}, "sample: images: expected uint8 (N, C, H, W), found float64 (10, 3, 2, 2)"),
-        ({"images": np.zeros((N, 2, 2), np.uint8)}, "sample: images: expected uint8 (N, C, H, W), found uint8 (10, 2, 2)"),
+        (
+            {"images": np.zeros((N, 3, 2, 2))},
+            "sample: images: expected uint8 (N, C, H, W), found float64 (10, 3, 2, 2)",
+        ),
+        (
+            {"images": np.zeros((N, 2, 2), np.uint8)},
+            "sample: images: expected uint8 (N, C, H, W), found uint8 (10, 2, 2)",
+        ),
         ({"labels": np.zeros(9)}, "sample: labels: expected one for each of 10 images, found 9"),
         ({"labels": np.full(N, 2)}, "sample: labels: expected 0 to 1, found 2"),
         ({"labels": np.full(N, -1)}, "sample: labels: expected 0 to 1, found -1"),
-        (
-            {"splits": splits([0, 1], [2], [1])},
-            "sample: splits: expected each image in one part at most, found one in two of them, or one that is not there",
-        ),
-        (
-            {"splits": splits([0, 1], [2], [10])},
-            "sample: splits: expected each image in one part at most, found one in two of them, or one that is not there",
-        ),
+        ({"splits": splits([0, 1], [2], [1])}, OVERLAP),
+        ({"splits": splits([0, 1], [2], [10])}, OVERLAP),
     ],
 )
 def test_make_refuses_what_does_not_fit(changes: dict[str, Any], message: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from experiment.data import digits
 from verbatim.errors import VerbatimError
@@ -22,7 +23,8 @@ PINNED = "sha256:09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa2
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of scikit-learn's file, found in place of the real one."""
     spec = find_spec("sklearn")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     path = tmp_path / "sklearn" / "datasets" / "data" / "digits.csv.gz"
     path.parent.mkdir(parents=True)
     shutil.copy(Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz"), path)
@@ -33,12 +35,13 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_digits_are_scikit_learns() -> None:
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     data, theirs = digits(), load_digits()
 
     assert isinstance(data.images, np.ndarray)
-    assert data.images.dtype == np.uint8 and data.shape == (1, 8, 8)
+    assert data.images.dtype == np.uint8
+    assert data.shape == (1, 8, 8)
     assert np.array_equal(data.images[:, 0], theirs.images)
     assert np.array_equal(data.labels, theirs.target)
     assert data.classes == tuple(map(str, theirs.target_names))
@@ -51,14 +54,15 @@ def test_training_may_write_to_the_arrays() -> None:
     data = digits()
 
     assert isinstance(data.images, np.ndarray)
-    assert data.images.flags.writeable and data.labels.flags.writeable
+    assert data.images.flags.writeable
+    assert data.labels.flags.writeable
 
 
 def test_the_configuration_pins_the_fingerprint() -> None:
-    config = yaml.safe_load(CONFIG.read_text())
-    assert config.pop("_target_") == "experiment.data.digits"
+    config = OmegaConf.load(CONFIG)
 
-    assert digits(**config).fingerprint == config["fingerprint"]
+    assert digits().fingerprint == config.fingerprint
+    assert instantiate(config).fingerprint == config.fingerprint
 
 
 def test_another_split_of_the_same_pixels_is_refused_by_the_pin() -> None:

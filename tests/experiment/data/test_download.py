@@ -158,10 +158,13 @@ def test_a_url_without_a_files_name_is_refused(cache: Path) -> None:
 def test_a_terminal_sees_a_progress_bar(url: str, cache: Path) -> None:
     code = f"from experiment.data.download import fetch; fetch({url + '/data.gz'!r}, {SHA256!r}, {str(cache)!r})"
     ours, theirs = pty.openpty()
-    subprocess.run([sys.executable, "-W", "error", "-c", code], stderr=theirs, check=True, env=os.environ | {"TERM": "xterm"})
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], stderr=theirs, check=True, env=os.environ | {"TERM": "xterm"}
+    )
     os.close(theirs)
     seen = os.read(ours, 1 << 16).decode()
     os.close(ours)
 
     assert "data.gz" in seen
-    assert "\x1b[?25l" in seen and "\x1b[?25h" in seen  # the cursor is hidden, and is given back
+    assert "\x1b[?25l" in seen
+    assert "\x1b[?25h" in seen

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from omegaconf import OmegaConf
 
 from experiment.data import Data, idx
@@ -61,10 +60,13 @@ def test_idx_gives_the_pixels_and_labels_that_were_written(load: Callable[..., D
     data = load()
 
     assert isinstance(data.images, np.ndarray)
-    assert data.shape == (1, 5, 4) and data.classes == ("a", "b", "c") and data.scale == 1 / 255
+    assert data.shape == (1, 5, 4)
+    assert data.classes == ("a", "b", "c")
+    assert data.scale == 1 / 255
     assert np.array_equal(data.images[:, 0], np.concatenate([ARRAYS["train_images"], ARRAYS["test_images"]]))
     assert np.array_equal(data.labels, np.concatenate([ARRAYS["train_labels"], ARRAYS["test_labels"]]))
-    assert data.images.flags.writeable and data.labels.flags.writeable
+    assert data.images.flags.writeable
+    assert data.labels.flags.writeable
 
 
 def test_the_test_part_is_the_data_sets_own(load: Callable[..., Data]) -> None:
@@ -161,9 +163,7 @@ def test_a_byte_too_few_or_too_many_is_refused(load: Callable[..., Data], cache:
     content = content[:change] if change < 0 else content + bytes(change)
     message = refusal(load, {"train_images": gzip.compress(content)})
 
-    assert message == (
-        f"{cache}/train-images-idx3-ubyte.gz: expected 416 bytes for (20, 5, 4), found {found}" + THEN
-    )
+    assert message == (f"{cache}/train-images-idx3-ubyte.gz: expected 416 bytes for (20, 5, 4), found {found}" + THEN)
 
 
 def test_labels_that_are_fewer_than_the_images_are_refused(load: Callable[..., Data], cache: Path) -> None:
@@ -207,8 +207,11 @@ def test_a_header_that_promises_more_than_memory_holds_is_refused(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_the_configurations_name_what_idx_takes_and_pin_each_file(name: str) -> None:
-    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
 
-    assert config["_target_"] == "experiment.data.idx" and config["name"] == name
-    assert config["url"].startswith("https://") and config["files"] == FILES and len(config["classes"]) == 10
-    assert all(len(bytes.fromhex(each)) == 32 for each in config["sha256"].values()) and set(config["sha256"]) == set(FILES)
+    assert config._target_ == "experiment.data.idx"
+    assert config.name == name
+    assert config.url.startswith("https://")
+    assert config.files == FILES
+    assert len(config.classes) == 10
+    assert {key: len(bytes.fromhex(digest)) for key, digest in config.sha256.items()} == dict.fromkeys(FILES, 32)
