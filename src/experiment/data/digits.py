@@ -1,4 +1,4 @@
-"""Loads the digits that scikit-learn brings, from its file. It must never import scikit-learn, which takes a second."""
+"""Loads the digits that scikit-learn brings, from its file. It must never import scikit-learn, which takes 0.8 s."""
 
 import gzip
 from importlib.util import find_spec
@@ -47,6 +47,6 @@ def _bundled() -> Path:
 
 
 def _rows(csv: bytes) -> Pixels:
-    """(N, 65) from lines of 64 pixels and a label: 1.3 ms, where `np.genfromtxt` takes 150."""
+    """(N, 65) from lines of 64 pixels and a label: 1.3 ms, where `np.genfromtxt` takes 42."""
     values = np.fromstring(csv.replace(b"\n", b","), dtype=np.uint8, sep=",")
     return values.reshape(-1, SIDE * SIDE + 1)

@@ -1,5 +1,6 @@
 """The fingerprint covers all that training reads; splits are sorted, disjoint and the same everywhere."""
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -131,6 +132,7 @@ def test_check_refuses_other_data_and_names_the_first_file_that_differs(files: d
 def test_nothing_in_the_package_imports_torch_or_another_heavy_library() -> None:
     heavy = "{'torch', 'sklearn', 'scipy', 'pooch', 'rich', 'PIL'}"
     code = f"import sys, experiment.data as d; d.digits(); print({heavy} & {{m.split('.')[0] for m in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
 
     assert done.stdout == "set()\n"

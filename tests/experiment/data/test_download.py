@@ -158,9 +158,8 @@ def test_a_url_without_a_files_name_is_refused(cache: Path) -> None:
 def test_a_terminal_sees_a_progress_bar(url: str, cache: Path) -> None:
     code = f"from experiment.data.download import fetch; fetch({url + '/data.gz'!r}, {SHA256!r}, {str(cache)!r})"
     ours, theirs = pty.openpty()
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], stderr=theirs, check=True, env=os.environ | {"TERM": "xterm"}
-    )
+    env = os.environ | {"TERM": "xterm", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=env, stderr=theirs, check=True)
     os.close(theirs)
     seen = os.read(ours, 1 << 16).decode()
     os.close(ours)
