@@ -47,7 +47,7 @@ class Cifar10(Split):
 @dataclass
 class Folder(Split):
     test: float = number(0.2, above=0, below=1)
-    path: str = MISSING
+    path: str | None = None
     size: int = number(32, least=4, most=1024)  # pixels, height and width
     in_memory: bool = True
     manifest: str | None = None
@@ -95,7 +95,7 @@ class Vae:
 class Optimizer:
     _target_: str = MISSING
     _partial_: bool = True
-    lr: float = number(1e-3, above=0)
+    lr: float = number(3e-3, above=0)
     weight_decay: float = number(0.0, least=0)
     fused: bool = True  # one kernel for the whole update: the same on CPU and GPU, and 0.8 of the time
 

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from experiment.batches import Batches
@@ -20,8 +20,7 @@ def fit(
 ) -> dict[str, Any]:
     """Train until the last epoch, `max_steps`, or `patience` epochs without a better validation; then load the best weights.
 
-    A step is one update of the optimizer, on one batch; `accumulate` cuts the batch into parts. Returns what is known of the best
-    epoch; `model.safetensors` holds its weights, `last.safetensors` the last epoch's.
+    Returns what is known of the best epoch; `model.safetensors` holds its weights, `last.safetensors` the last epoch's.
     """
     n = batches.size("train")
     if config.batch_size > n:
@@ -29,57 +28,64 @@ def fit(
             "trainer.batch_size", expected=f"at most {n}, the training images that there are", found=config.batch_size,
             then=f"add trainer.batch_size={min(64, n)}",
         )  # fmt: skip
+    monitor = f"validation_{config.monitor}"
+    if config.monitor == "accuracy" and not model.score:
+        raise VerbatimError("trainer.monitor", expected="loss: this model has no accuracy", found=config.monitor)
     per_epoch = math.ceil(n / config.batch_size)
     total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
-    base = [group["lr"] for group in optimizer.param_groups]
-    amp = torch.autocast(batches.device.type, torch.bfloat16) if config.amp else nullcontext()
+    rate = Rate(optimizer, total, config.schedule, config.warmup_steps)
     run.watches(dict(model.named_parameters()), dict(model.named_buffers()))
     run.progress.start(total)
     best: dict[str, Any] = {}
     step = 0
     for epoch in range(1, math.ceil(total / per_epoch) + 1):
-        model.train()
-        loss_sum, seen = 0.0, 0
-        for indices, x, y in batches.epoch("train", config.batch_size, seed=seed, epoch=epoch):
-            for group, lr in zip(optimizer.param_groups, base, strict=True):
-                group["lr"] = lr * factor(step, total, config.schedule, config.warmup_steps)
-            loss = 0.0
-            for part_x, part_y in _parts(x, y, config.accumulate):
-                with amp:
-                    part, _ = model.loss(part_x, part_y)
-                if len(part_x) != len(x):  # each part counts by its size: together they give the mean of the batch
-                    part = part * (len(part_x) / len(x))
-                part.backward()
-                loss += part.item()
-            if config.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
-            run.trace(step, indices, loss)
-            optimizer.zero_grad()
-            run.progress.step(step, len(x), loss)
-            loss_sum, seen, step = loss_sum + loss * len(x), seen + len(x), step + 1
-            if step == total:
-                break
-        row = {"epoch": epoch, "train_loss": loss_sum / seen} | evaluate(
-            model, batches, "validation", config.batch_size, seed
-        )[0]
-        row["lr"] = optimizer.param_groups[0]["lr"]
-        run.epoch(**row)
-        monitored = row.get(f"validation_{config.monitor}")
-        if monitored is None:
-            raise VerbatimError("trainer.monitor", expected="loss: this model has no accuracy", found=config.monitor)
-        if not best or _better(monitored, best[f"validation_{config.monitor}"], config.monitor):
-            best = {"best_epoch": epoch, **{k: v for k, v in row.items() if k.startswith("validation")}}
+        loss, step = one_epoch(model, optimizer, batches, config, seed, epoch, step, rate, run)
+        validation, _ = evaluate(model, batches, "validation", config.batch_size, seed)
+        run.epoch(epoch=epoch, train_loss=loss, **validation, lr=optimizer.param_groups[0]["lr"])
+        if not best or _better(validation[monitor], best[monitor], config.monitor):
+            best = {"best_epoch": epoch, **validation}
             run.save("model.safetensors", model.state_dict())
-        shown = f"validation {' '.join(f'{k[11:]} {v:.4f}' for k, v in row.items() if k.startswith('validation'))}"
-        run.progress.epoch(f"epoch {epoch:3}  loss {row['train_loss']:.4f}  {shown}", shown)
+        shown = " ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in validation.items())
+        run.progress.epoch(f"epoch {epoch:3}  loss {loss:.4f}  {shown}", shown)
         if config.patience and epoch - best["best_epoch"] >= config.patience:
             break
     run.save("last.safetensors", model.state_dict())
-    from safetensors.torch import load_file
-
     model.load_state_dict(load_file(run.folder / "model.safetensors", device=str(batches.device)))
     return best | {"epochs": epoch, "steps": step}
+
+
+def one_epoch(
+    model: Any, optimizer: torch.optim.Optimizer, batches: Batches, config: DictConfig, seed: int, epoch: int, step: int,
+    rate: "Rate", run: Run,
+) -> tuple[float, int]:  # fmt: skip
+    """One pass over the training images, or what is left of the steps. Returns the mean loss over the images seen, and `step`.
+
+    A step is one update of the optimizer, on one batch; `accumulate` cuts the batch into parts.
+    """
+    model.train()
+    loss_sum, seen = 0.0, 0
+    amp = torch.autocast(batches.device.type, torch.bfloat16, enabled=config.amp)
+    accumulate, clip_norm = config.accumulate, config.clip_norm  # looked up once: a configuration is slow to ask
+    for indices, x, y in batches.epoch("train", config.batch_size, seed=seed, epoch=epoch):
+        rate.set(step)
+        loss = 0.0
+        for part_x, part_y in _parts(x, y, accumulate):
+            with amp:
+                part, _ = model.loss(part_x, part_y)
+            if len(part_x) != len(x):  # each part counts by its size: together they give the mean of the batch
+                part = part * (len(part_x) / len(x))
+            part.backward()
+            loss += part.item()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        optimizer.step()
+        run.trace(step, indices, loss)
+        optimizer.zero_grad()
+        run.progress.step(step, len(x), loss)
+        loss_sum, seen, step = loss_sum + loss * len(x), seen + len(x), step + 1
+        if step == rate.total:
+            break
+    return loss_sum / seen, step
 
 
 @torch.no_grad()
@@ -104,13 +110,25 @@ def evaluate(model: Any, batches: Batches, split: str, batch_size: int, seed: in
     return metrics, digest.of_tensors({"predictions": torch.cat(predicted)})
 
 
-def factor(step: int, total: int, schedule: str, warmup: int) -> float:
-    """What the learning rate is multiplied by: a function of the step alone, so that a resumed run needs no state for it."""
-    if step < warmup:
-        return (step + 1) / warmup
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+class Rate:
+    """The learning rate of each step, a function of the step alone: a resumed run needs no state for it."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, total: int, schedule: str, warmup_steps: int) -> None:
+        self.total, self._schedule, self._warmup = total, schedule, warmup_steps
+        self._groups = [(group, group["lr"]) for group in optimizer.param_groups]
+
+    def factor(self, step: int) -> float:
+        """From 0 to 1 over the warm-up; then constant, or down to 0 along half a cosine."""
+        if step < self._warmup:
+            return (step + 1) / self._warmup
+        if self._schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - self._warmup) / max(1, self.total - self._warmup)))
+
+    def set(self, step: int) -> None:
+        factor = self.factor(step)
+        for group, base in self._groups:
+            group["lr"] = base * factor
 
 
 def _parts(x: Tensor, y: Tensor, accumulate: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from verbatim import determinism
-from verbatim.errors import Interrupted, VerbatimError
+from verbatim.errors import Interrupted, VerbatimError, mendable
 
 T = TypeVar("T")
+_composed: list[Any] = []
 CONFIGS = str(Path(__file__).resolve().parents[2] / "configs")
 
 
@@ -22,14 +23,17 @@ def task(main: Callable[[Any], T]) -> Callable[[Any], T]:
 
     @functools.wraps(main)
     def guarded(config: Any) -> T:
+        _composed.append(config)
         try:
             return main(config)
-        except VerbatimError as error:
-            sys.exit(_refuse(error))
         except KeyboardInterrupt:
             sys.exit(130)
         except Interrupted:
             sys.exit(143)
+        except Exception as error:
+            if mend := mendable(error):
+                sys.exit(_refuse(mend))
+            raise
 
     return guarded
 
@@ -38,21 +42,24 @@ def run(main: Callable[[], Any]) -> None:
     """Run a function decorated with `hydra.main`, and end the process."""
     determinism.fix_hash_seed()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: it is printed here, in one form
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    from hydra.errors import InstantiationException
 
     try:
         main()
         sys.stdout.flush()
-    except (HydraException, OmegaConfBaseException) as error:
+    except BrokenPipeError:  # the reader, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        # Before the task has begun, it is the configuration that Hydra refuses, by whatever exception. After, it is a defect,
+        # but for settings that a `_target_` does not take.
+        if _composed and not (isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError)):
+            raise
         from verbatim.settings import explain
 
         sys.exit(_refuse(explain(error)))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` say, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def _refuse(error: VerbatimError) -> int:

@@ -24,5 +24,12 @@ class VerbatimError(Exception):
         return "\n".join(lines)
 
 
+def mendable(error: BaseException | None) -> VerbatimError | None:
+    """The VerbatimError that an exception is or was made from: Hydra's `instantiate` wraps what a target raises."""
+    while error is not None and not isinstance(error, VerbatimError):
+        error = error.__cause__
+    return error
+
+
 class Interrupted(BaseException):
     """SIGTERM, turned into an exception, so that a run seals its record before the process ends."""

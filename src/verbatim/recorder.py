@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 from omegaconf import DictConfig, OmegaConf
 
 from verbatim import code, curves, determinism, digest, environment, record, trace
-from verbatim.errors import Interrupted, VerbatimError
+from verbatim.errors import Interrupted, VerbatimError, mendable
 from verbatim.progress import Progress
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class Run:
                 self._seal("interrupted", ("SIGTERM" if isinstance(error, Interrupted) else "Ctrl-C") + at)
             else:
                 what = f"{type(error).__name__}: {error}" if error else "the script ended without run.finish()"
+                if mend := mendable(error):
+                    what = str(mend)
                 self._seal("failed", what + at)
             self.progress.say(f"{self.show(self.folder)}: {self.record.state}{at}")
         finally:
@@ -159,9 +161,9 @@ class Run:
         if not self._trace or not self._model:
             raise VerbatimError("run.trace", expected="run.watches(parameters, buffers) before it", found="no model")
         self._step = step
-        taken = self._every and step % self._every == 0
-        state = self._model.state() if taken else trace.NOT_TAKEN
-        self._trace.append(step, loss, trace.of_indices(batch), self._model.gradient(), state)
+        all_ = self._every > 0 and step % self._every == 0
+        state = self._model.state() if all_ else trace.NOT_TAKEN
+        self._trace.append(step, loss, trace.of_indices(batch), self._model.gradient(all_=all_), state)
         if not math.isfinite(loss):
             raise VerbatimError(
                 f"the loss of step {step}", expected="a finite number", found=loss,

@@ -9,6 +9,7 @@ import math
 import re
 from typing import Any
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -84,19 +85,26 @@ def _range(rule: Any) -> str:
 
 def explain(error: Exception) -> VerbatimError:
     """What Hydra or OmegaConf refused, as key, expected, found and next."""
+    if isinstance(error, InstantiationException) and error.__cause__:
+        key = re.search(r"full_key: (\S+)", str(error))
+        return VerbatimError(
+            key[1] if key else "configuration",
+            expected="settings that its _target_ takes",
+            found=error.__cause__,
+            then=SHOW,
+        )
     inner = error
     while not isinstance(inner, OmegaConfBaseException) and isinstance(inner.__cause__, Exception):
         inner = inner.__cause__
-    text = str(error)
     if isinstance(inner, OmegaConfBaseException) and inner.full_key:
-        return _explain_key(inner, text)
-    if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']+)':\s*((?:\n?\s*\S+)+)", text):
+        return _explain_key(inner)
+    text = str(error)
+    if match := re.search(r"Could not find '([^']+)'\s+Available options in '[^']+':((?:\n\t[^\n]+)+)", text):
         group, _, name = match[1].rpartition("/")
-        options = sorted(option for option in match[3].split() if not option.startswith("Config"))
-        return VerbatimError(
-            group, expected=f"one of {', '.join(options)}", found=name, then=_suggest(name, options, f"{group}=")
-        )
-    if match := re.search(r"Could not override '([^']+)'\.?\s+(?:No match in the defaults list|To append)", text):
+        options = sorted(match[2].split())
+        then = _suggest(name, options, f"{group}=")
+        return VerbatimError(group, expected=f"one of {', '.join(options)}", found=name, then=then)
+    if match := re.search(r"Could not override '([^']+)'", text):
         return VerbatimError(match[1], expected="a key or a group of the configuration", found="no such key", then=SHOW)
     return VerbatimError("configuration", expected="one that composes", found=_first_line(text), then=SHOW)
 
@@ -104,26 +112,25 @@ def explain(error: Exception) -> VerbatimError:
 SHOW = "add `--cfg job` to see every key and its value"
 
 
-def _explain_key(error: OmegaConfBaseException, text: str) -> VerbatimError:
-    where, name = str(error.full_key), str(error.key)
+def _explain_key(error: OmegaConfBaseException) -> VerbatimError:
+    where, name, text = str(error.full_key), str(error.key), _first_line(str(error))
     known = sorted(error.object_type.__dataclass_fields__) if dataclasses.is_dataclass(error.object_type) else []
-    if match := re.search(
-        r"Value '(.*)' of type '(\w+)' (?:could not be converted to|is not a subclass of) '?([\w\[\]., ]+)'?", text
+    if match := re.match(
+        r"Value '(.*)' of type '(\w+)' (?:could not be converted to|is not a subclass of) (\S+)", text
     ):
         return VerbatimError(
-            where, expected=f"a value of type {match[3].strip()}", found=f"{match[1]} (a {match[2]})", then=SHOW
+            where, expected=f"a value of type {match[3]}", found=f"{match[1]} (a {match[2]})", then=SHOW
         )
-    if re.search(r"field '.*' is not Optional|Non optional field cannot be assigned None", text):
+    if re.search(r"not Optional|Non optional", text):
         return VerbatimError(where, expected="a value", found="null", then=SHOW)
-    if re.search(r"not in|is not in struct", text):
-        expected = (
-            f"one of {', '.join(k for k in known if not k.startswith('_'))}" if known else "a key of the configuration"
-        )
-        found = f"no key `{name}` there"
-        return VerbatimError(
-            where, expected=expected, found=found, then=_suggest(name, known, where.removesuffix(name))
-        )
-    return VerbatimError(where, expected="a value that fits", found=_first_line(text), then=SHOW)
+    if "is not a ListConfig" in text:
+        return VerbatimError(where, expected="a list, as [1,2]", found="a single value", then=SHOW)
+    if re.search(r"Key '.*' (?:is )?not in", text):
+        options = [key for key in known if not key.startswith("_")]
+        expected = f"one of {', '.join(options)}" if options else "a key of the configuration"
+        then = _suggest(name, options, where.removesuffix(name))
+        return VerbatimError(where, expected=expected, found=f"no key `{name}` there", then=then)
+    return VerbatimError(where, expected="a value that fits", found=text, then=SHOW)
 
 
 def _suggest(name: str, options: list[str], prefix: str) -> str:

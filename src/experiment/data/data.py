@@ -59,8 +59,9 @@ def make(
     scale: float,
     splits: Mapping[str, Indices],
     files: Mapping[str, str],
+    by_files: bool = False,
 ) -> Data:
-    """Refuses what does not fit, then takes the fingerprint: over an array's pixels, or the files of lazy images."""
+    """Refuses what does not fit, then takes the fingerprint: over the pixels, or (`by_files`) over the files they come from."""
     classes, ordered = tuple(classes), {part: splits[part] for part in PARTS}
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.ndim != 4:
@@ -77,6 +78,7 @@ def make(
     if len(uses) > len(images) or uses.max(initial=0) > 1:
         found = "one in two of them, or one that is not there"
         raise VerbatimError(f"{name}: splits", expected="each image in one part at most", found=found)
+    pixels = digest.canonical(dict(files)) if by_files else images
     return Data(
         name=name,
         images=images,
@@ -85,20 +87,19 @@ def make(
         scale=scale,
         splits=ordered,
         files=dict(files),
-        fingerprint=digest.of_parts(_parts(images, labels, classes, scale, ordered, files)),
+        fingerprint=digest.of_parts(_parts(pixels, images.shape, labels, classes, scale, ordered)),
     )
 
 
 def _parts(
-    images: Images,
+    pixels: Any,
+    shape: tuple[int, ...],
     labels: Indices,
     classes: tuple[str, ...],
     scale: float,
     splits: Mapping[str, Indices],
-    files: Mapping[str, str],
 ) -> Iterator[tuple[str, Any]]:
-    pixels = images if isinstance(images, np.ndarray) else digest.canonical(dict(files))
-    yield f"images uint8 {list(images.shape)}", pixels
+    yield f"images uint8 {list(shape)}", pixels
     yield "labels", labels.astype("<i8").tobytes()
     yield "classes, scale", digest.canonical([classes, scale])
     for part, indices in splits.items():

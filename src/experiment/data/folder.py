@@ -31,8 +31,8 @@ def folder(
 ) -> Data:
     """RGB images of (size, size) from `path`/<class>/<image>, squeezed where they are not square.
 
-    `manifest` is a `sha256sum` file of names relative to `path`; `path`/SHA256SUMS is used when it is there. In memory,
-    the fingerprint is over the pixels; read lazily, it is over the files and `size`: the two differ.
+    `manifest` is a `sha256sum` file of names relative to `path`; `path`/SHA256SUMS is used when it is there.
+    The fingerprint is over the files and `size`, the same whether the images are kept in memory or not.
     """
     if path is None:
         raise VerbatimError("paths.folder", expected="the folder of your images", found="none", then="set paths.folder")
@@ -54,6 +54,7 @@ def folder(
         scale=1 / 255,
         splits=split(len(names), validation=validation, test=test, seed=split_seed),
         files=files,
+        by_files=True,
     )
     return check(data, fingerprint)
 

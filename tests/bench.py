@@ -1,0 +1,120 @@
+"""What recording costs, against bare torch: `nox -s bench`, `nox -s bench -- start steps repeat`.
+
+Everything is measured in turns (A B A B …) in one run, and medians and ratios are printed: these hold on a noisy machine, single
+times do not. Nothing here fails on a number.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOX = [os.environ.get("VERBATIM_NOX", sys.executable), "-m", "nox"]
+BARE = """
+import torch
+model = torch.nn.Linear(64, 10)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+x, y = torch.randn(32, 64), torch.randint(0, 10, (32,))
+for _ in range(4):
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+"""
+
+
+def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way, in turns; the first round warms up and is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(rounds + 1):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            if round_:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def show(title: str, times: dict[str, list[float]], base: str, unit: float = 1e3, name: str = "ms") -> None:
+    """A table: median, range, and the median of the ratios to `base` round by round."""
+    print(f"\n{title}\n{'':34}{'median':>10}{'min':>10}{'max':>10}   {'ratio to ' + base}")
+    for way, seconds in times.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds, times[base], strict=True))
+        values = (statistics.median(seconds), min(seconds), max(seconds))
+        print(f"{way:34}" + "".join(f"{v * unit:10.2f}" for v in values) + f" {name}  {ratio:.3f}")
+
+
+def start(rounds: int) -> None:
+    """Wall time of whole commands: a one-step run against a script that imports torch and takes four steps."""
+    environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": ""}
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "bare.py"
+        script.write_text(BARE)
+        one = ["trainer.max_steps=1", f"paths.runs={folder}/runs"]
+        python = sys.executable
+
+        def command(*words: str) -> Callable[[], object]:
+            return lambda: subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, check=True)
+
+        nox = os.environ.get("VERBATIM_NOX", str(ROOT / ".nox" / "tools" / "bin" / "python"))
+        ways = {
+            "bare torch script, 4 steps": command(python, str(script)),
+            "python -m experiment.train": command(python, "-m", "experiment.train", *one),
+            "nox -s train": command(nox, "-m", "nox", "-s", "train", "--", *one),
+            "nox alone (nox -s env)": command(nox, "-m", "nox", "-s", "env"),
+            "train --help": command(python, "-m", "experiment.train", "--help"),
+            "a wrong override": lambda: subprocess.run(
+                [python, "-m", "experiment.train", "optimizer.lrr=1"],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                check=False,
+            ),
+            "runs": command(python, "-m", "verbatim", "runs", f"{folder}/runs"),
+        }
+        times = interleaved(ways, rounds)
+    show("start (whole processes)", times, "bare torch script, 4 steps")
+    ratio = statistics.median(
+        a / b for a, b in zip(times["nox -s train"], times["python -m experiment.train"], strict=True)
+    )
+    print(f"nox -s train / python -m experiment.train: {ratio:.3f}")
+
+
+def steps(rounds: int) -> None:
+    """Training steps at level `seeded`, in this process: this loop, with and without recording, a bare one, and a DataLoader's."""
+    from bench_steps import measure
+
+    for model in ("cnn", "mlp of 10 million parameters"):
+        times, count = measure(model, rounds, interleaved)
+        show(f"steps of {model}, digits ({count} steps an epoch)", times, "bare loop", 1e3 / count, "ms/step")
+
+
+def repeat(rounds: int) -> None:
+    """One recipe, again and again, at level `exact`: how many distinct outcomes."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from verbatim import ledger, record
+
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "experiment.train", f"paths.runs={folder}", "trainer.epochs=2"]
+        for _ in range(max(rounds, 20)):
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        found = [run for run in ledger.read(Path(folder)) if isinstance(run, record.Record)]
+        outcomes = {run.outcome for run in found}
+    print(f"\nrepeats: {len(found)} runs of {len({run.recipe for run in found})} recipe, {len(outcomes)} outcome(s)")
+
+
+if __name__ == "__main__":
+    parts: dict[str, Callable[[int], None]] = {"start": start, "steps": steps, "repeat": repeat}
+    parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
+    parser.add_argument("part", nargs="*", default=list(parts), help=f"any of: {', '.join(parts)} (default: all)")
+    parser.add_argument("-n", type=int, default=9, metavar="ROUNDS", help="rounds of each comparison (default: 9)")
+    options = parser.parse_args()
+    for unknown in set(options.part) - parts.keys():
+        parser.error(f"part: expected any of {', '.join(parts)}, found {unknown}")
+    for part in options.part:
+        parts[part](options.n)
