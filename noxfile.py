@@ -116,7 +116,8 @@ def bench(session: nox.Session) -> None:
 
 def _python(session: nox.Session, *arguments: str) -> None:
     """Run the locked environment's Python, with a fixed hash seed and with byte code written (a start without takes 2.6 times)."""
-    fixed = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"), "PYTHONDONTWRITEBYTECODE": ""}
+    path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"  # uv and nox, for what looks for them
+    fixed = {"PATH": path, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"), "PYTHONDONTWRITEBYTECODE": ""}
     python = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv")) / "bin" / "python"
     session.run(str(python), *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
 

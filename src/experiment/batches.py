@@ -3,6 +3,7 @@
 Both ways give the same samples in the same order with the same bits.
 """
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,7 +40,8 @@ class Batches:
 
     def epoch(self, split: str, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(indices, x, y), shuffled by a generator of its own, so that the order depends on seed and epoch alone."""
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+        drawn_from = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()[:8]
+        generator = torch.Generator().manual_seed(int.from_bytes(drawn_from, "little") >> 1)
         order = torch.randperm(self.size(split), generator=generator)
         yield from self._take(split, torch.split(order, batch_size))
 

@@ -9,7 +9,7 @@ import math
 import re
 from typing import Any
 
-from hydra.errors import InstantiationException
+from hydra.errors import InstantiationException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -93,6 +93,11 @@ def explain(error: Exception) -> VerbatimError:
             found=error.__cause__,
             then=SHOW,
         )
+    if isinstance(error, OverrideParseException):
+        found = [line.strip() for line in error.message.splitlines() if line.strip() and not line.startswith("See ")][
+            -1
+        ]
+        return VerbatimError(error.override, expected="key=value", found=found, then=SHOW)
     inner = error
     while not isinstance(inner, OmegaConfBaseException) and isinstance(inner.__cause__, Exception):
         inner = inner.__cause__
