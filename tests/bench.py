@@ -12,10 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NOX = [os.environ.get("VERBATIM_NOX", sys.executable), "-m", "nox"]
 BARE = """
 import torch
 model = torch.nn.Linear(64, 10)
@@ -86,12 +86,29 @@ def start(rounds: int) -> None:
 
 
 def steps(rounds: int) -> None:
-    """Training steps at level `seeded`, in this process: this loop, with and without recording, a bare one, and a DataLoader's."""
-    from bench_steps import measure
+    """Epochs at level `seeded`: this trainer, with and without recording, and loops written by hand, each in a process of its own."""
+    from bench_steps import MODELS, WAYS
 
-    for model in ("cnn", "mlp of 10 million parameters"):
-        times, count = measure(model, rounds, interleaved)
-        show(f"steps of {model}, digits ({count} steps an epoch)", times, "bare loop", 1e3 / count, "ms/step")
+    for model in MODELS:
+        command = [sys.executable, str(ROOT / "tests" / "bench_steps.py"), model]
+        with ExitStack() as stack:
+            started = {
+                way: stack.enter_context(subprocess.Popen([*command, way], cwd=ROOT, stdin=-1, stdout=-1, text=True))
+                for way in WAYS
+            }
+            count = max(int(process.stdout.readline()) for process in started.values())  # type: ignore[union-attr]
+            times: dict[str, list[float]] = {way: [] for way in WAYS}
+            for round_ in range(rounds + 1):
+                for way, process in started.items():
+                    print("go", file=process.stdin, flush=True)
+                    seconds = float(process.stdout.readline())  # type: ignore[union-attr]
+                    if round_:
+                        times[way].append(seconds)
+            for process in started.values():
+                process.stdin.close()  # type: ignore[union-attr]
+        show(f"steps of {model}, digits ({count} steps of 64), CPU time", times, "bare loop", 1e3 / count, "ms/step")
+        ratio = statistics.median(a / b for a, b in zip(times["recording"], times["not recording"], strict=True))
+        print(f"recording / not recording: {ratio:.3f}")
 
 
 def repeat(rounds: int) -> None:

@@ -15,7 +15,7 @@ import random
 import sys
 from dataclasses import dataclass
 
-from verbatim import eager
+from verbatim import allocator, eager
 from verbatim.errors import VerbatimError
 
 LEVELS = ("seeded", "exact")
@@ -93,6 +93,7 @@ def set_variables(settings: Determinism) -> None:
 
 def set_switches(settings: Determinism, seed: int) -> None:
     """Seed every generator and set torch's switches. Imports torch (about 1.3 s)."""
+    allocator.keep_freed_memory()
     gc.disable()  # the collector finds nothing in a million objects that stay: 0.1 s of the import
     import torch
 

@@ -14,7 +14,7 @@ then rows of 96 bytes:
     8   f64       loss of the step's batch
     16  16 bytes  xxh3_128 of the batch's sample indices, as int64
     32  16 bytes  xxh3_128 of the gradients after clipping, in the order of the model's parameters: of all of them in steps that
-                  digest everything, of those up to 256 KiB each in the steps between
+                  digest everything, of those up to 64 KiB each in the steps between
     48  16 bytes  xxh3_128 of every parameter and buffer after the update; zero in the steps between
     64  32 bytes  sha256 of the chain so far (the previous row's, or the header's) and the 64 bytes before
 
@@ -46,7 +46,7 @@ HEADER = struct.Struct("<16sII8x")
 BODY = struct.Struct("<Qd16s16s16s")
 HEADER_BYTES, ROW_BYTES = 64, 96
 NOT_TAKEN = bytes(16)
-SMALL_BYTES = 256 * 1024
+SMALL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
