@@ -1,5 +1,6 @@
 """Learning curves as a picture, `curves.svg`: drawn here, in 5 ms, since a plotting library takes longer to import than a short run."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -7,61 +8,66 @@ from typing import Any
 
 from verbatim import record
 
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-)  # Okabe and Ito: told apart by the colour-blind as well
+COLOURS = {
+    "train": "#0072b2",
+    "validation": "#d55e00",
+    "test": "#009e73",
+}  # Okabe and Ito: the colour-blind tell them apart
+OTHER = "#cc79a7"
 WIDTH, HEIGHT, LEFT, TOP, GAP = 360, 220, 56, 48, 64
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """One panel per kind of value (the word after the last `_`: loss, accuracy, …), one line per column, over `epoch`."""
-    names = [name for name in (rows[0] if rows else ()) if name not in ("epoch", "lr")]
     panels: dict[str, list[str]] = {}
-    for name in names:
-        panels.setdefault(name.rpartition("_")[2], []).append(name)
-    parts = [_panel(i, columns, rows) for i, columns in enumerate(panels.values())]
+    for name in rows[0] if rows else ():
+        if name not in ("epoch", "lr"):
+            panels.setdefault(name.rpartition("_")[2], []).append(name)
+    parts = [_panel(LEFT + i * (WIDTH + GAP), columns, rows) for i, columns in enumerate(panels.values())]
     width = LEFT + max(1, len(panels)) * (WIDTH + GAP)
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT + TOP + 56}" width="{width}" font-family="sans-serif" '
-        f'font-size="12" fill="#333"><rect width="100%" height="100%" fill="#fff"/><text x="{LEFT}" y="20" font-weight="bold">{escape(title)}</text>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT + TOP + 56}" width="{width}" '
+        f'font-family="sans-serif" font-size="12" fill="#333"><rect width="100%" height="100%" fill="#fff"/>'
+        f'<text x="{LEFT}" y="20" font-weight="bold">{escape(title)}</text>'
     )
     record.write_atomically(path, (head + "".join(parts) + "</svg>\n").encode())
 
 
-def _panel(index: int, columns: list[str], rows: Sequence[dict[str, Any]]) -> str:
-    left = LEFT + index * (WIDTH + GAP)
-    xs = [row["epoch"] for row in rows]
-    values = [row[c] for row in rows for c in columns]
-    low, high = min(values), max(values)
-    pad = (high - low) * 0.05 or abs(high) * 0.05 or 0.5
-    low, high = low - pad, high + pad
-    across, up = max(1, xs[-1] - xs[0]), high - low
+def _panel(left: int, columns: list[str], rows: Sequence[dict[str, Any]]) -> str:
+    values = [row[column] for row in rows for column in columns]
+    ys = _ticks(min(values), max(values))
+    first, last = rows[0]["epoch"], rows[-1]["epoch"]
 
-    def point(x: float, y: float) -> str:
-        return f"{left + (x - xs[0]) / across * WIDTH:.1f},{TOP + (1 - (y - low) / up) * HEIGHT:.1f}"
+    def across(x: float) -> str:
+        return f"{left + (x - first) / max(1, last - first) * WIDTH:.1f}"
+
+    def up(y: float) -> str:
+        return f"{TOP + (1 - (y - ys[0]) / (ys[-1] - ys[0])) * HEIGHT:.1f}"
 
     out = [f'<rect x="{left}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#999"/>']
-    for i in range(5):
-        value = low + up * i / 4
-        y = TOP + (1 - i / 4) * HEIGHT
-        out.append(f'<line x1="{left}" x2="{left + WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        out.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for x in sorted({xs[0], xs[len(xs) // 2], xs[-1]}):
-        at = left + (x - xs[0]) / across * WIDTH
-        out.append(f'<text x="{at:.1f}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{x:g}</text>')
+    for y in ys:
+        out.append(f'<line x1="{left}" x2="{left + WIDTH}" y1="{up(y)}" y2="{up(y)}" stroke="#ddd"/>')
+        out.append(f'<text x="{left - 6}" y="{float(up(y)) + 4:.1f}" text-anchor="end">{y:g}</text>')
+    for x in sorted({first, last, *(x for x in _ticks(first, last) if first < x < last and x == int(x))}):
+        out.append(f'<text x="{across(x)}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{x:g}</text>')
     out.append(f'<text x="{left + WIDTH / 2}" y="{TOP + HEIGHT + 38}" text-anchor="middle">epoch</text>')
     for i, column in enumerate(columns):
-        colour = COLOURS[i % len(COLOURS)]
-        line = " ".join(point(row["epoch"], row[column]) for row in rows)
+        colour = COLOURS.get(column.partition("_")[0], OTHER)
+        points = [(across(row["epoch"]), up(row[column])) for row in rows]
+        line = " ".join(",".join(point) for point in points)
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        if len(rows) == 1:
-            cx, cy = point(xs[0], rows[0][column]).split(",")
-            out.append(f'<circle cx="{cx}" cy="{cy}" r="3" fill="{colour}"/>')
+        if len(points) == 1:  # a line of one point is not seen
+            out.append(f'<circle cx="{points[0][0]}" cy="{points[0][1]}" r="3" fill="{colour}"/>')
         out.append(
             f'<text x="{left + i * 130}" y="{TOP - 8}" fill="{colour}">{escape(column.replace("_", " "))}</text>'
         )
     return "".join(out)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to eight round values, from one at or below `low` to one at or above `high`."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10 ** math.floor(math.log10(span / 4))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 6)
+    first = math.floor(low / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, max(math.ceil(high / step - 1e-9), first + 1) + 1)]
