@@ -88,7 +88,8 @@ def main(arguments: list[str], root: Path) -> int:
 def _row(run: record.Record) -> dict[str, Any]:
     name, metric = _metric(run)
     return {
-        "run": run.run, "started": run.started, "data": run.data.get("name", ""), "model": _last(run.config, "model"),
+        "run": run.run, "started": run.started, "experiment": _experiment(run),
+        "data": run.data.get("name", ""), "model": _last(run.config, "model"),
         "seed": run.seed, "metric": metric, "of": name, "recipe": run.recipe, "outcome": run.outcome, "state": state(run),
         "reason": run.reason, "wall_s": run.wall_s,
     }  # fmt: skip
@@ -99,6 +100,12 @@ def _metric(run: record.Record) -> tuple[str, Any]:
         if name in run.metrics:
             return name, run.metrics[name]
     return "", None
+
+
+def _experiment(run: record.Record) -> str:
+    """The experiment file that was asked for, else data set and model."""
+    named = [o.partition("=")[2] for o in run.overrides if o.startswith("experiment=")]
+    return named[-1] if named else f"{run.data.get('name', '')} {_last(run.config, 'model')}".strip()
 
 
 def _last(config: dict[str, Any], group: str) -> str:
@@ -134,7 +141,7 @@ def _show(
         mark = "[bold red]≠ [/]" if run.recipe in several else ""
         shown = f"[{colours.get(row['state'], '')}]{row['state']}[/]" if row["state"] in colours else row["state"]
         table.add_row(
-            run.run, f"{row['data']} {row['model']}", str(run.seed), metric, f"{run.wall_s:.1f} s" if run.wall_s else "",
+            run.run, row["experiment"], str(run.seed), metric, f"{run.wall_s:.1f} s" if run.wall_s else "",
             digest.short(run.recipe), mark + digest.short(run.outcome), shown,
         )  # fmt: skip
     console.print(table)
