@@ -5,7 +5,7 @@ Every task is a session; arguments of your own come after `--`:
 
     nox -s train                                  train on the bundled digits, and record the run
     nox -s train -- model=mlp optimizer.lr=0.01   any setting of configs/ can be set by its name
-    nox                                           the checks: lint and tests
+    nox                                           the checks: drift, lint and tests
 
 Without nox, `python3.11 noxfile.py` does the same: it makes the tools' environment from requirements/tools.txt first.
 """
@@ -16,16 +16,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-TOOLS = ROOT / ".nox" / "tools"
 
 
-def tools() -> Path:
-    """The Python that holds nox, uv and pip-tools from their lock; made where it is missing or older than the lock (10 s)."""
-    python, stamp, lock = TOOLS / "bin" / "python", TOOLS / "tools.txt", ROOT / "requirements" / "tools.txt"
+def tools(name: str = "tools") -> Path:
+    """The Python that holds nox, uv and pip-tools from their lock (or, `audit`, pip-audit from its own); made where it is missing
+    or older than the lock (10 s)."""
+    folder, lock = ROOT / ".nox" / name, ROOT / "requirements" / f"{name}.txt"
+    python, stamp = folder / "bin" / "python", folder / lock.name
     if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
-        print("making the tools' environment (nox, uv, pip-tools) from requirements/tools.txt …", flush=True)
+        print(f"making .nox/{name} from requirements/{name}.txt …", flush=True)
         stamp.unlink(missing_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", TOOLS], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--require-hashes"]
         subprocess.run([*install, "--no-deps", "--requirement", lock], check=True)
         stamp.write_bytes(lock.read_bytes())
@@ -50,7 +51,7 @@ from verbatim import install
 from verbatim.errors import VerbatimError
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "tests"]
+nox.options.sessions = ["drift", "lint", "tests"]
 nox.options.default_venv_backend = "none"
 nox.options.error_on_missing_interpreters = False
 
@@ -102,10 +103,20 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Compile requirements/*.in into locks with hashes: `nox -s lock`, `nox -s lock -- --upgrade-package numpy`."""
+    """Compile requirements/*.in into locks with hashes: `nox -s lock`, `nox -s lock -- --upgrade-package numpy`, or `--upgrade`."""
     session.run(
         str(tools()), "-m", "verbatim.compile", *session.posargs, env={"PYTHONPATH": str(ROOT / "src")}, external=True
     )
+
+
+@nox.session
+def drift(session: nox.Session) -> None:
+    """Check that inputs, locks, environment, images and files agree: `nox -s drift`, `-- --deep`, `-- --upstream`, `-- lock twins`."""
+    if "--upstream" in session.posargs:
+        tools("audit")
+    # Not in the locked environment: one that has drifted may not start. The tools' own has all that drift needs.
+    variables = {"PYTHONPATH": str(ROOT / "src")}
+    session.run(str(tools()), "-m", "verbatim", "drift", *session.posargs, env=variables, external=True)
 
 
 @nox.session(requires=["env"])

@@ -8,7 +8,10 @@ from pathlib import Path
 from verbatim.errors import VerbatimError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {"runs": ("verbatim.ledger", "list recorded runs")}
+COMMANDS = {
+    "runs": ("verbatim.ledger", "list recorded runs"),
+    "drift": ("verbatim.drift", "check what is pinned against what is there"),
+}
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
 """Compiles the locks with pip-tools. Runs in the tools' environment (`nox -s lock`); nothing else may write a lock.
 
-Each lock is compiled in a scratch folder, checked, and only then moved over the old one: a failure leaves all of them as they were.
+All of them are compiled in a scratch folder, sealed, and checked, by the offline checks of drift and by uv's resolver where uv is
+there. Only then are they moved over the old ones: a failure leaves all as they were. A lock that comes out the same is not touched.
 """
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from verbatim import digest, lock
+from verbatim import changes, digest, inputs, install, lock, record
+from verbatim.drift import locks
 from verbatim.errors import VerbatimError
 
 OPTIONS = (
@@ -21,99 +22,176 @@ OPTIONS = (
     # A lock names no place: where packages come from is the machine's business.
     "--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--no-emit-options",
 )  # fmt: skip
-
-# Wheels that pip-compile can't see from x86_64, stated in a .in file as `# also NAME==VERSION --hash=sha256:…`.
-_ALSO = re.compile(r"^# also (\S+)==(\S+) --hash=(sha256:[0-9a-f]{64})", re.MULTILINE)
+_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==.*\\\n(?:[ \t].*\n?)+", re.MULTILINE)
 
 
-def compile_locks(root: Path, upgrades: list[str]) -> list[str]:
+def compile_locks(root: Path, *, upgrade: bool = False, packages: tuple[str, ...] = ()) -> list[str]:
     """Compile tools, cpu and cuda, and return what changed, a line each. Takes a minute; the first CUDA compile, several."""
-    changes = []
+    source = root / "requirements"
     with tempfile.TemporaryDirectory(prefix="verbatim-lock-") as scratch:
         folder = Path(scratch) / "requirements"
-        shutil.copytree(root / "requirements", folder)
-        for name in ("tools", *lock.VARIANTS):
+        shutil.copytree(source, folder)
+        for name in lock.NAMES:
+            inputs.read(folder / f"{name}.in")  # refused here, with line and column, before a minute has gone
+            _this_side(folder / f"{name}.txt")
+        before = _read(folder)
+        _known(packages, before, folder)
+        for name in lock.NAMES:
             print(f"compiling requirements/{name}.txt …", flush=True)
             if name == "cuda":
-                _start_from_cpu(folder)
-            _pip_compile(Path(scratch), name, upgrades)
+                _start_from_cpu(folder, upgrade)
+            _pip_compile(folder, name, _upgrades(name, before, upgrade, packages))
             _seal(folder, name)
-        problems = lock.check(folder)
-        if problems:
-            raise VerbatimError("requirements", expected="locks that agree", found="; ".join(problems))
-        for name in ("tools", *lock.VARIANTS):
-            changes += _replace(folder / f"{name}.txt", root / "requirements" / f"{name}.txt")
-    return changes
+        _accept(folder)
+        for name in lock.NAMES:
+            text = (folder / f"{name}.txt").read_bytes()
+            old = source / f"{name}.txt"
+            if not old.exists() or old.read_bytes() != text:
+                record.write_atomically(old, text)
+        return changes.between(before, _read(folder), folder)
+
+
+def _this_side(path: Path) -> None:
+    """After a merge, start from this side's pins; what was written by hand since is no place to start from either way."""
+    if path.exists():
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        ours = re.sub(
+            r"^<{7}.*\n((?:.*\n)*?)(?:\|{7}(?:.*\n)*?)?={7}\n(?:.*\n)*?>{7}.*\n?", r"\1", text, flags=re.MULTILINE
+        )
+        path.write_text(ours, encoding="utf-8")
+
+
+def _read(folder: Path) -> dict[str, list[lock.Pin]]:
+    """The locks that are there and whole; one that is broken is made anew, from nothing."""
+    found = {}
+    for name in lock.NAMES:
+        path = folder / f"{name}.txt"
+        try:
+            found[name] = lock.read(path)
+        except VerbatimError as error:
+            if path.exists():
+                print(f"{error.where}: {error.found}; compiling it anew", flush=True)
+                path.unlink()
+    return found
+
+
+def _known(packages: tuple[str, ...], before: dict[str, list[lock.Pin]], folder: Path) -> None:
+    known = {pin.name for pins in before.values() for pin in pins}
+    known |= {w.name for name in lock.NAMES for w in inputs.read(folder / f"{name}.in").wanted}
+    for package in packages:
+        if lock.normalise(re.split(r"[=<>!~\[;@ ]", package, maxsplit=1)[0]) not in known:
+            raise VerbatimError(f"--upgrade-package {package}", expected="a package that a lock names", found="none of that name", then="add it to requirements/project.in first")  # fmt: skip
+
+
+def _upgrades(name: str, before: dict[str, list[lock.Pin]], upgrade: bool, packages: tuple[str, ...]) -> list[str]:
+    """CUDA takes from the CPU lock whatever both have, so only what is its own is ever upgraded in it."""
+    if name == "cuda":
+        return [f"--upgrade-package={package}" for package in packages if lock.GPU_ONLY.fullmatch(lock.normalise(re.split(r"[=<>!~\[]", package, maxsplit=1)[0]))]  # fmt: skip
+    there = {pin.name for pin in before.get(name, [])}
+    here = [p for p in packages if lock.normalise(re.split(r"[=<>!~\[]", p, maxsplit=1)[0]) in there]
+    return ["--upgrade"] * upgrade + [f"--upgrade-package={package}" for package in here]
 
 
 def _pip_compile(folder: Path, name: str, upgrades: list[str]) -> None:
-    environment = os.environ | {"CUSTOM_COMPILE_COMMAND": lock.COMPILE}
-    command = [
-        sys.executable,
-        "-m",
-        "piptools",
-        "compile",
-        *OPTIONS,
-        *upgrades,
-        "--output-file",
-        f"requirements/{name}.txt",
-    ]
-    done = subprocess.run(
-        [*command, f"requirements/{name}.in"], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    variables = install.process_variables(name) | {"CUSTOM_COMPILE_COMMAND": lock.COMPILE}
+    files = ["--output-file", f"requirements/{name}.txt", f"requirements/{name}.in"]
+    command = [sys.executable, "-m", "piptools", "compile", *OPTIONS, *upgrades, *files]
+    done = subprocess.run(command, cwd=folder.parent, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         last = "\n    ".join(done.stderr.strip().splitlines()[-8:])
-        raise VerbatimError(f"requirements/{name}.in", expected="requirements that can be met", found=f"\n    {last}")
+        raise VerbatimError(f"requirements/{name}.in", expected="requirements that can be met", found=f"\n    {last}", then="loosen what it names; no lock was changed")  # fmt: skip
 
 
-def _start_from_cpu(folder: Path) -> None:
-    """Let CUDA start from the CPU's pins, which pip-compile prefers: what isn't torch resolves to the same in both."""
-    text = (folder / "cpu.txt").read_text(encoding="utf-8")
-    kept = re.sub(r"^(?:torch|triton|nvidia-\S+|cuda-\S+)==.*\n(?:[ #].*\n)+", "", text, flags=re.MULTILINE)
-    old = folder / "cuda.txt"
-    if old.exists():  # its own GPU pins stay unless an upgrade is asked for
-        kept += "".join(
-            re.findall(r"^(?:torch|triton|nvidia-\S+|cuda-\S+)==.*\n(?: .*\n)+", old.read_text(), re.MULTILINE)
-        )
-    old.write_text(kept, encoding="utf-8")
+def _start_from_cpu(folder: Path, upgrade: bool) -> None:
+    """Let CUDA start from the CPU's pins, which pip-compile prefers: what isn't torch resolves to the same in both.
+
+    Its own GPU pins stay as well, unless everything is to be the newest.
+    """
+    cpu, cuda = folder / "cpu.txt", folder / "cuda.txt"
+    shared = _PIN.sub(
+        lambda m: "" if lock.GPU_ONLY.fullmatch(lock.normalise(m[1])) else m[0], cpu.read_text(encoding="utf-8")
+    )
+    own = "" if upgrade or not cuda.exists() else "".join(
+        match[0] for match in _PIN.finditer(cuda.read_text(encoding="utf-8")) if lock.GPU_ONLY.fullmatch(lock.normalise(match[1]))
+    )  # fmt: skip
+    cuda.write_text(shared + own, encoding="utf-8")
 
 
 def _seal(folder: Path, name: str) -> None:
-    """Add the hashes stated by hand and the two digests; drop the machine's own marks."""
-    path = folder / f"{name}.txt"
+    """Add the hashes stated by hand and the two digests, in place of those that were there."""
+    path, source = folder / f"{name}.txt", inputs.read(folder / f"{name}.in")
     text = re.sub(r"^# (?:inputs|pins) sha256:.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    for package, version, extra in _ALSO.findall((folder / f"{name}.in").read_text(encoding="utf-8")):
-        pin = f"{package}=={version} \\\n"
+    for also in source.also:
+        pin = f"{also.name}=={also.version} \\\n"
         if pin not in text:
+            locked = next((p.version for p in lock.parse(path, text) if p.name == also.name), "no pin of it")
             raise VerbatimError(
-                f"requirements/{name}.in",
-                expected=f"`# also {package}==…` to name the version that is locked",
-                found=version,
-            )
-        if extra not in text:
-            text = text.replace(pin, f"{pin}    --hash={extra} \\\n")
-    path.write_text(text, encoding="utf-8")
-    digests = f"# inputs {lock.inputs(folder / f'{name}.in')}\n# pins {lock.digest(lock.read(path))}\n"
-    path.write_text(digests + text, encoding="utf-8")
+                also.where, expected=f"`# also {also.name}==…` to name the version that is locked, {locked}", found=also.version,
+                then="give that version and its wheel's hash, or take the line out",
+            )  # fmt: skip
+        block = next(match[0] for match in _PIN.finditer(text) if match[0].startswith(pin))
+        text = text.replace(block, _with(block, also.hash))
+    head = f"# inputs {source.digest}\n# pins {lock.digest(lock.parse(path, text))}\n"
+    path.write_text(head + text, encoding="utf-8")
 
 
-def _replace(new: Path, old: Path) -> list[str]:
-    """Move a lock over the old one in one step, and say how its pins changed."""
-    before = {pin.name: pin for pin in lock.read(old)} if old.exists() else {}
-    after = {pin.name: pin for pin in lock.read(new)}
-    beside = old.with_suffix(".new")
-    shutil.copyfile(new, beside)
-    beside.replace(old)
-    lines = []
-    for name in sorted(before.keys() | after.keys()):
-        one, other = before.get(name), after.get(name)
-        if one and other and one.version == other.version:
-            continue
-        why = ", ".join(other.via) if other else ""
-        lines.append(
-            f"{old.name}: {name} {one.version if one else '–'} → {other.version if other else '–'}  {why}".rstrip()
+def _with(block: str, hashed: str) -> str:
+    """One pin with one hash more, sorted: pip-compile keeps what a lock had, so without an order a second run would give another."""
+    first, hashes, rest = (
+        block.partition("\n")[0],
+        re.findall(r"--hash=(\S+)", block),
+        re.findall(r"^ +#.*\n", block, re.MULTILINE),
+    )
+    lines = " \\\n".join(f"    --hash={value}" for value in sorted({*hashes, hashed}))
+    return f"{first}\n{lines}\n{''.join(rest)}"
+
+
+def _accept(folder: Path) -> None:
+    """Refuse locks that are half made, apart, or that another resolver would not give."""
+    findings = [finding for answer in locks.of_requirements(folder) for finding in answer.findings]
+    if findings:
+        says = "; ".join(f"{f.what}: expected {f.expected}, found {f.found}" for f in findings[:5])
+        raise VerbatimError(
+            "requirements", expected="locks that agree", found=says, then="run it again; no lock was changed"
         )
-    return lines
+    for name in lock.NAMES if (uv := install.find_uv()) else ():
+        other, pins = (
+            _uv_compile(uv, folder, name),
+            {pin.name: pin.version for pin in lock.read(folder / f"{name}.txt")},
+        )
+        apart = [
+            f"{n} {pins.get(n, '–')}, uv {other.get(n, '–')}"
+            for n in sorted(pins.keys() | other.keys())
+            if pins.get(n) != other.get(n)
+        ]
+        if apart:
+            raise VerbatimError(f"requirements/{name}.txt", expected="the same pins from pip-tools and from uv", found="; ".join(apart[:5]), then="report it; no lock was changed")  # fmt: skip
+
+
+def _uv_compile(uv: str, folder: Path, name: str) -> dict[str, str]:
+    """What uv resolves, starting from the new lock: where that is whole and holds no more than it must, the same pins."""
+    copy = folder / f".{name}.uv.txt"
+    shutil.copyfile(folder / f"{name}.txt", copy)
+    command = [
+        uv,
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-config",
+        "--python-version",
+        install.PYTHON,
+        "--no-header",
+        "--no-annotate",
+    ]
+    command += ["--output-file", str(copy), f"requirements/{name}.in"]
+    done = subprocess.run(
+        command, cwd=folder.parent, env=install.process_variables(name), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = "\n    ".join(done.stderr.strip().splitlines()[-8:])
+        raise VerbatimError(f"requirements/{name}.in", expected="requirements that uv can meet as well", found=f"\n    {last}", then="VERBATIM_INSTALLER=pip nox -s lock leaves uv out")  # fmt: skip
+    found = re.findall(r"^([A-Za-z0-9][\w.-]*)===?(\S+)", copy.read_text(encoding="utf-8"), re.MULTILINE)
+    return {lock.normalise(package): version for package, version in found}
 
 
 def main() -> int:
@@ -126,25 +204,19 @@ def main() -> int:
         "--check", action="store_true", help="compile nothing; say whether inputs and locks still agree"
     )
     options = parser.parse_args()
-    root = Path(__file__).parents[2]
+    root = Path(__file__).resolve().parents[2]
     try:
         if options.check:
-            problems = lock.check(root / "requirements")
-            print("\n".join(problems) or "requirements: inputs and locks agree")
-            return 1 if problems else 0
-        upgrades = ["--upgrade"] * options.upgrade + [f"--upgrade-package={name}" for name in options.upgrade_package]
-        changes = compile_locks(root, upgrades)
+            from verbatim import drift
+
+            return drift.main(["inputs", "lock", "variants"], root)
+        changed = compile_locks(root, upgrade=options.upgrade, packages=tuple(options.upgrade_package))
     except VerbatimError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join(changes) or "no pin changed")
-    print(
-        "locks:",
-        *(
-            f"{n}.txt {digest.short(lock.digest(lock.read(root / 'requirements' / f'{n}.txt')))}"
-            for n in ("tools", *lock.VARIANTS)
-        ),
-    )
+    print("\n".join(changed) or "no pin changed")
+    made = {name: digest.short(lock.digest(lock.read(root / "requirements" / f"{name}.txt"))) for name in lock.NAMES}
+    print("locks:", ", ".join(f"{name}.txt {short}" for name, short in made.items()))
     return 0
 
 

@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from verbatim import determinism, lock
+from verbatim import determinism, digest, lock
 
 
 def site_packages(environment: Path | None = None) -> Path:
@@ -18,14 +18,26 @@ def site_packages(environment: Path | None = None) -> Path:
     return environment / "lib" / "python3.11" / "site-packages"
 
 
-def distributions(site: Path) -> dict[str, str]:
-    """Normalised name → version, read from the folder names that installers write (2 ms; `importlib.metadata` takes 100)."""
-    found = {}
+def dist_infos(site: Path) -> list[tuple[str, str, Path]]:
+    """Normalised name, version and metadata folder, read from the folder names that installers write (2 ms; `importlib.metadata`
+    takes 100). One name may be there twice, after an upgrade that was interrupted."""
+    found = []
     for entry in os.scandir(site) if site.is_dir() else ():
         name, dash, version = entry.name.removesuffix(".dist-info").partition("-")
         if dash and entry.name.endswith(".dist-info"):
-            found[lock.normalise(name)] = version
-    return found
+            found.append((lock.normalise(name), version, Path(entry.path)))
+    return sorted(found)
+
+
+def distributions(site: Path) -> dict[str, str]:
+    """Normalised name → version."""
+    return {name: version for name, version, _ in dist_infos(site)}
+
+
+def records(site: Path) -> str:
+    """Digest of every distribution's RECORD, the installer's list of its files and their hashes; pip's own left out (5 ms)."""
+    found = [(folder.name, folder / "RECORD") for name, _, folder in dist_infos(site) if name != "pip"]
+    return digest.of_parts((name, path.read_bytes() if path.is_file() else b"") for name, path in found)
 
 
 def variant(installed: dict[str, str]) -> str:
@@ -107,8 +119,8 @@ def started_ticks(pid: int) -> int:
 
 def _image() -> dict[str, str] | None:
     """The digest of the image that this container runs, where its starter passed it on."""
-    digest = os.environ.get("VERBATIM_IMAGE_DIGEST", "")
-    return {"digest": digest} if digest else None
+    content = os.environ.get("VERBATIM_IMAGE_DIGEST", "")
+    return {"digest": content} if content else None
 
 
 def _os_name() -> str:

@@ -42,12 +42,11 @@ def ensure(root: Path, choice: str = "") -> Environment:
 
     In the project's image (`VERBATIM_ENV` names its environment) it is verified and never installed into.
     """
-    fixed = os.environ.get("VERBATIM_ENV", "")
-    path = Path(fixed) if fixed else root / ".venv"
-    stamp = _read_stamp(path)
+    path, fixed = place(root)
+    stamp = read_stamp(path)
     chosen = choice or os.environ.get("VERBATIM_VARIANT", "") or stamp.get("chosen", "")
     variant = _variant(stamp["variant"] if fixed and stamp and not chosen else chosen)
-    pins = lock.read(root / "requirements" / f"{variant}.txt")
+    pins = lock.read_sealed(root / "requirements" / f"{variant}.txt")
     if fixed:
         problems = _problems(path, stamp, pins)
         if problems:
@@ -60,9 +59,15 @@ def ensure(root: Path, choice: str = "") -> Environment:
         return Environment(path=path, variant=variant)
     if _problems(path, stamp, pins):
         with _alone(root):
-            if problems := _problems(path, _read_stamp(path), pins):  # another session may have made it meanwhile
+            if problems := _problems(path, read_stamp(path), pins):  # another session may have made it meanwhile
                 _make(root, path, variant, "" if choice == "auto" else choice, pins, problems)
     return Environment(path=path, variant=variant)
+
+
+def place(root: Path) -> tuple[Path, bool]:
+    """Where the environment lies, and whether it is an image's."""
+    fixed = os.environ.get("VERBATIM_ENV", "")
+    return (Path(fixed) if fixed else root / ".venv"), bool(fixed)
 
 
 def _variant(chosen: str) -> str:
@@ -84,7 +89,7 @@ def _problems(path: Path, stamp: dict[str, str], pins: list[lock.Pin]) -> list[s
     return lock.differences(pins, environment.distributions(environment.site_packages(path)))
 
 
-def _read_stamp(path: Path) -> dict[str, str]:
+def read_stamp(path: Path) -> dict[str, str]:
     try:
         return dict(json.loads((path / STAMP).read_text()))
     except (OSError, ValueError):
@@ -112,7 +117,7 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
             then="reopen the folder in its container, or in WSL",
         )  # fmt: skip
     started = time.monotonic()
-    uv = _uv()
+    uv = find_uv()
     print(
         f"{path.name}: {_list(problems)}; making it from requirements/{variant}.txt with {'uv' if uv else 'pip'} …",
         flush=True,
@@ -123,7 +128,7 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
         builder = Path(scratch) / "builder.txt"
         builder.write_text(_extract(root / "requirements" / f"{variant}.txt", "setuptools"))
         steps = _steps(uv, path, [builder, root / "requirements" / f"{variant}.txt"])
-        variables = _variables(variant)
+        variables = process_variables(variant)
         for step in steps:
             if subprocess.run(step, cwd=root, env=variables, check=False).returncode:
                 raise VerbatimError(
@@ -146,7 +151,10 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
     left = lock.differences(pins, environment.distributions(environment.site_packages(path)))
     if left:
         raise VerbatimError(path, expected="what the lock names", found=_list(left), then="rm -r .venv && nox -s env")
-    stamp = {"variant": variant, "chosen": chosen, "lock": lock.digest(pins), "python": platform.python_version()}
+    stamp = {
+        "variant": variant, "chosen": chosen, "lock": lock.digest(pins), "python": platform.python_version(),
+        "records": environment.records(environment.site_packages(path)),
+    }  # fmt: skip
     beside = path / f"{STAMP}.new"
     beside.write_text(json.dumps(stamp, indent=1) + "\n")
     beside.replace(path / STAMP)
@@ -178,7 +186,7 @@ def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str]]:
     return [make, *([*install, "--requirement", str(file)] for file in locks)]
 
 
-def _variables(variant: str) -> dict[str, str]:
+def process_variables(variant: str) -> dict[str, str]:
     variables = dict(os.environ)
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     links = variables.get("PIP_FIND_LINKS", "")
@@ -189,7 +197,7 @@ def _variables(variant: str) -> dict[str, str]:
     return variables
 
 
-def _uv() -> str:
+def find_uv() -> str:
     """uv from the tools' environment or the PATH; empty where there is none, or where `VERBATIM_INSTALLER=pip` asks for pip."""
     if os.environ.get("VERBATIM_INSTALLER", "") == "pip":
         return ""

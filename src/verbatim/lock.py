@@ -1,7 +1,7 @@
-"""Lock files: pins with hashes, compiled by pip-tools, read and checked without a resolver, a network or torch.
+"""Lock files: pins with hashes, compiled by pip-tools, read without a resolver, a network, `packaging` or torch.
 
-`verbatim.compile` writes them (the `lock` session). A lock holds no URL and no option. Its first lines carry
-digests of what it was compiled from and of what it pins, so that an edit by hand shows:
+`verbatim.compile` writes them (the `lock` session), `verbatim.drift` checks them. A lock holds no URL and no option. Its first lines
+carry digests of what it was compiled from and of what it pins, so that an edit by hand shows:
 
     # inputs sha256:…   the requirements of every .in file behind it, normalised and sorted
     # pins sha256:…     its names, versions and hashes, sorted
@@ -11,14 +11,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from verbatim import digest as digests
 from verbatim.errors import VerbatimError
 
 VARIANTS = ("cpu", "cuda")
+NAMES = ("tools", "audit", *VARIANTS)
 # What may differ between the variants: torch and what its CUDA build brings.
 GPU_ONLY = re.compile(r"torch|triton|nvidia-.+|cuda-.+")
 COMPILE = "nox -s lock"
+MERGE = "nox -s lock && git add requirements"  # it starts from this side's pins, and compiles the merged inputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +29,7 @@ class Pin:
     name: str
     version: str
     hashes: tuple[str, ...]  # "sha256:<hex>", sorted
-    via: tuple[str, ...]
+    via: tuple[str, ...]  # what requires it: names, or `-r requirements/project.in`
     line: int
 
 
@@ -35,57 +38,98 @@ def normalise(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-_PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)===?([^\s;\\=]+)\s*\\?$")
-_HASH = re.compile(r"\s+--hash=(sha256:[0-9a-f]{64})\s*\\?$")
-_COMMENT = re.compile(r"\s*#\s?(.*)$")
+_PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)===?([^\s;,\\=<>!~*]+)\s*(\\?)$")
+_HASH = re.compile(r"\s+--hash=(sha256:[0-9a-f]{64})\s*(\\?)$")
+_COMMENT = re.compile(r"\s*(?:#.*)?$")
+_VIA = re.compile(r"\s+#( via|  )(?:\s+(\S.*?))?\s*$")
+_FITS = re.compile(r"\s*(?:--hash=(?:sha256:[0-9a-f]*)?|[A-Za-z0-9._-]+(?:===?[^\s;,\\=<>!~*]*)?)?\s*")
+_CONFLICT = re.compile(r"(?:<{7}|={7}|>{7}|\|{7})(?: |$)")
 
 
 def read(path: Path) -> list[Pin]:
-    """The pins of a lock, in its order. Anything that is not a hashed `==` pin or a comment is refused with its line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise VerbatimError(path, expected="a lock file", found="nothing there", then=COMPILE) from None
-    except UnicodeDecodeError as error:
-        raise VerbatimError(
-            f"{path}, byte {error.start}", expected="UTF-8", found=hex(error.object[error.start])
-        ) from None
-    pins: list[Pin] = []
-    name, version, start = "", "", 0
-    hashes: list[str] = []
-    via: list[str] = []
+    """The pins of a lock, in its order. Anything that is not a hashed `==` pin or a comment is refused with line and column."""
+    return parse(path, read_text(path, "a lock file"))
 
-    def close() -> None:
-        if not name:
-            return
-        if not hashes:
-            raise VerbatimError(f"{path}, line {start}", expected=f"a --hash for {name}", found="none", then=COMPILE)
-        if any(pin.name == normalise(name) for pin in pins):
-            raise VerbatimError(
-                f"{path}, line {start}", expected=f"{name} pinned once", found="a second pin", then=COMPILE
-            )
-        pins.append(
-            Pin(name=normalise(name), version=version, hashes=tuple(sorted(hashes)), via=tuple(via), line=start)
-        )
 
-    for number, line in enumerate(lines, 1):
+def parse(path: Path, text: str) -> list[Pin]:
+    """As `read`, for text that has been read; `path` is where errors say that it is from."""
+    lines = text.splitlines()
+    pins: dict[str, Pin] = {}
+    number = 0
+    while number < len(lines):
+        line = lines[number]
         if match := _PIN.match(line):
-            close()
-            name, version, hashes, via, start = match[1], match[2], [], [], number
-        elif (match := _HASH.match(line)) and name:
-            hashes.append(match[1])
-        elif match := _COMMENT.match(line):
-            if name and line[0].isspace() and (source := match[1].strip().removeprefix("via").strip()):
-                via.append(source)
-        elif line.strip():
-            raise VerbatimError(
-                f"{path}, line {number}",
-                expected="name==version, --hash=sha256:… or a comment",
-                found=line.strip(),
-                then=COMPILE,
+            pin, after = _pin(path, lines, number, match)
+            if pin.name in pins:
+                _refuse(path, number, 0, f"{pin.name} pinned once", f"a second pin, after line {pins[pin.name].line}")
+            pins[pin.name] = pin
+            number = after
+        elif _COMMENT.match(line):
+            number += 1
+        else:
+            refuse_conflict(path, lines, MERGE)
+            _refuse(path, number, _fits(line), "name==version, --hash=sha256:… or a comment", line.strip())
+    return list(pins.values())
+
+
+def _pin(path: Path, lines: list[str], start: int, match: re.Match[str]) -> tuple[Pin, int]:
+    """One pin from its first line on, and the number of the line after it. A backslash must lead to a hash, and only one may."""
+    hashes: list[str] = []
+    number, continued = start + 1, bool(match[3])
+    while continued:
+        line = lines[number] if number < len(lines) else ""
+        if not (found := _HASH.match(line)):
+            refuse_conflict(path, lines, MERGE)
+            _refuse(
+                path, number, _fits(line), "--hash=sha256:<64 hex digits> after a backslash", line.strip() or "none"
             )
-    close()
-    return pins
+        hashes.append(found[1])
+        number, continued = number + 1, bool(found[2])
+    if not hashes:
+        _refuse(path, start, len(lines[start]), f"a backslash and a --hash for {match[1]}", "none")
+    via: list[str] = []
+    while number < len(lines) and (found := _VIA.match(lines[number])) and (via or found[1] == " via"):
+        via.append(found[2] or "")
+        number += 1
+    pin = Pin(
+        name=normalise(match[1]), version=match[2], hashes=tuple(sorted(set(hashes))), via=tuple(filter(None, via)), line=start + 1
+    )  # fmt: skip
+    return pin, number
+
+
+def read_text(path: Path, what: str, then: str = COMPILE) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise VerbatimError(path, expected=what, found="nothing there", then=then) from None
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        where = place(path, before.count(b"\n"), error.start - before.rfind(b"\n") - 1)
+        raise VerbatimError(where, expected="UTF-8", found=hex(error.object[error.start]), then=then) from None
+    except OSError as error:
+        raise VerbatimError(path, expected=what, found=error.strerror, then=then) from None
+
+
+def place(path: Path, number: int, column: int) -> str:
+    """Where in a file, as editors count: from 1."""
+    return f"{path}, line {number + 1}, column {column + 1}"
+
+
+def refuse_conflict(path: Path, lines: list[str], then: str) -> None:
+    """Say that a merge left this file in two versions, where it did: every other complaint would only confuse."""
+    for number, line in enumerate(lines):
+        if _CONFLICT.match(line):
+            raise VerbatimError(place(path, number, 0), expected="one version", found=f"a merge conflict ({line[:40]})", then=then)  # fmt: skip
+
+
+def _refuse(path: Path, number: int, column: int, expected: str, found: str) -> NoReturn:
+    raise VerbatimError(place(path, number, column), expected=expected, found=found, then=COMPILE)
+
+
+def _fits(line: str) -> int:
+    """How far a line reads like one of a lock."""
+    match = _FITS.match(line)
+    return match.end() if match else 0
 
 
 def digest(pins: Iterable[Pin]) -> str:
@@ -93,60 +137,42 @@ def digest(pins: Iterable[Pin]) -> str:
     return digests.of_value(sorted([pin.name, pin.version, *pin.hashes] for pin in pins))
 
 
-def differences(pins: Iterable[Pin], installed: dict[str, str]) -> list[str]:
-    """What is installed against what is locked, a sentence each. pip itself is tolerated: `venv` brings it."""
+def compare(pins: Iterable[Pin], installed: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Name, locked version, installed version, where the two differ; one of them empty. pip itself is tolerated: `venv` brings it."""
     wanted = {pin.name: pin.version for pin in pins}
-    says = [f"{name}: locked {version}, not installed" for name, version in wanted.items() if name not in installed]
-    says += [
-        f"{n}: locked {v}, installed {installed[n]}" for n, v in wanted.items() if n in installed and installed[n] != v
+    missing = [(name, version, "") for name, version in wanted.items() if name not in installed]
+    other = [(n, v, installed[n]) for n, v in wanted.items() if n in installed and installed[n] != v]
+    extra = [(name, "", installed[name]) for name in sorted(installed.keys() - wanted.keys() - {"pip"})]
+    return missing + other + extra
+
+
+def differences(pins: Iterable[Pin], installed: dict[str, str]) -> list[str]:
+    """What is installed against what is locked, a sentence each."""
+    return [
+        f"{name}: {f'locked {one}, ' if one else ''}{f'installed {other}' if other else 'not installed'}{'' if one else ', not locked'}"
+        for name, one, other in compare(pins, installed)
     ]
-    return says + [
-        f"{name}: installed {installed[name]}, not locked"
-        for name in sorted(installed.keys() - wanted.keys() - {"pip"})
-    ]
-
-
-def inputs(path: Path) -> str:
-    """Digest of the requirements behind a `.in` file, `-r` followed, comments and order ignored."""
-    return digests.of_value(sorted(set(_requirements(path))))
-
-
-def _requirements(path: Path) -> Iterable[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise VerbatimError(path, expected="a file of requirements", found=type(error).__name__) from None
-    for line in text.splitlines():
-        words = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if match := re.match(r"(?:-r|--requirement)[ =]\s*(\S+)$", words):
-            yield from _requirements(path.parent / match[1])
-        elif words:
-            yield re.sub(r"\s+", "", words)
 
 
 def header(path: Path) -> dict[str, str]:
-    """The `inputs` and `pins` digests that a lock's first lines state; empty for a lock not written by `nox -s lock`."""
-    with path.open(encoding="utf-8") as file:
-        return dict(re.findall(r"^# (inputs|pins) (sha256:[0-9a-f]{64})$", file.read(400), re.MULTILINE))
+    """What a lock's first lines state: the digests `inputs` and `pins`, and the `python` it was compiled for.
+
+    Empty for a lock not written by `nox -s lock`, or with one of them twice.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        head = file.read(600)
+    found = re.findall(r"^# (inputs|pins) (sha256:[0-9a-f]{64})$", head, re.MULTILINE)
+    found += [("python", v) for v in re.findall(r"^# This file is autogenerated by pip-compile with Python (\S+)$", head, re.MULTILINE)]  # fmt: skip
+    return dict(found) if len(found) == len(dict(found)) else {}
 
 
-def check(folder: Path) -> list[str]:
-    """What of `requirements/` has drifted, a sentence each: inputs edited, a lock edited, the variants apart."""
-    says = []
-    variants = {}
-    for name in ("tools", *VARIANTS):
-        pins = read(folder / f"{name}.txt")
-        stated = header(folder / f"{name}.txt")
-        if stated.get("inputs") != inputs(folder / f"{name}.in"):
-            says.append(f"{name}.in was edited after {name}.txt was compiled")
-        if stated.get("pins") != digest(pins):
-            says.append(f"{name}.txt was edited by hand")
-        variants[name] = {pin.name: pin for pin in pins if not GPU_ONLY.fullmatch(pin.name)}
-    cpu, cuda = variants["cpu"], variants["cuda"]
-    for name in sorted(cpu.keys() | cuda.keys()):
-        one, other = cpu.get(name), cuda.get(name)
-        if one is None or other is None or (one.version, one.hashes) != (other.version, other.hashes):
-            says.append(
-                f"{name}: cpu.txt has {one.version if one else 'no pin'}, cuda.txt {other.version if other else 'no pin'}, or other hashes"
-            )
-    return says
+def read_sealed(path: Path) -> list[Pin]:
+    """The pins of a lock that are those its header states: one edited by hand is refused. What is installed from goes through here."""
+    pins = read(path)
+    stated = header(path).get("pins", "")
+    if stated != digest(pins):
+        raise VerbatimError(
+            path, expected=f"the pins that its header states, {digests.short(stated) or 'none'}",
+            found=f"{digests.short(digest(pins))}: it was edited by hand", then=f"edit requirements/*.in, then {COMPILE}",
+        )  # fmt: skip
+    return pins

@@ -1,0 +1,252 @@
+"""Drift of an environment from its lock: versions, what requires what, where it came from, and which Python. It changes nothing."""
+
+import platform
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.markers import default_environment
+from packaging.requirements import InvalidRequirement, Requirement
+
+from verbatim import digest, environment, install, lock
+from verbatim.drift.finding import Answer, Finding, answer, unchecked
+from verbatim.drift.locks import Locked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Installed:
+    """An environment as it lies on the disk."""
+
+    path: Path
+    site: Path
+    stamp: dict[str, str]
+    dists: list[tuple[str, str, Path]]
+    fixed: bool  # an image's, which is never installed into
+
+    @property
+    def variant(self) -> str:
+        stated = self.stamp.get("variant", "")
+        return (
+            stated
+            if stated in lock.VARIANTS
+            else environment.variant({name: version for name, version, _ in self.dists})
+        )
+
+    @property
+    def mend(self) -> str:
+        return "rebuild the container" if self.fixed else "nox -s env"
+
+    @property
+    def anew(self) -> str:
+        """For what `nox -s env` does not look at, every time, for speed."""
+        return "rebuild the container" if self.fixed else f"rm -r {self.path.name} && nox -s env"
+
+
+def find(root: Path) -> Installed:
+    path, fixed = install.place(root)
+    site = environment.site_packages(path)
+    return Installed(
+        path=path, site=site, stamp=install.read_stamp(path), dists=environment.dist_infos(site), fixed=fixed
+    )
+
+
+def of_installed(here: Installed, locks: dict[str, Locked]) -> Answer:
+    """(c) Is what is installed what the lock names, whole, and does each part have what it requires?"""
+    pins = locks[here.variant].pins
+    if not here.site.is_dir():
+        return answer("installed", "nothing", [unchecked(here.path.name, "no environment there", "nox -s env")])
+    if pins is None:
+        return answer("installed", "nothing", [unchecked(here.path.name, f"{here.variant}.txt can't be read")])
+    metadata = {name: _metadata(folder) for name, _, folder in here.dists}
+    findings = [*_versions(here, pins, metadata), *_origins(here)]
+    stated, actual = here.stamp.get("lock", ""), lock.digest(pins.values())
+    if stated and stated != actual and not here.fixed:  # of an image, that is its own kind of drift
+        findings.append(
+            Finding(
+                what=here.path.name,
+                expected=f"made from {here.variant}.txt {digest.short(actual)}",
+                found=digest.short(stated),
+                mend=here.mend,
+            )
+        )
+    findings += _closure(here, metadata, here.mend if findings else lock.COMPILE)
+    required = sum(len(fields["Requires-Dist"]) for fields in metadata.values())
+    return answer("installed", f"{len(here.dists)} distributions and {required} requirements in {here.path.name}, by {here.variant}.txt", findings)  # fmt: skip
+
+
+def _versions(
+    here: Installed, pins: dict[str, lock.Pin], metadata: dict[str, dict[str, list[str]]]
+) -> Iterator[Finding]:
+    installed = {name: version for name, version, _ in here.dists}
+    for name, one, other in lock.compare(pins.values(), installed):
+        yield Finding(what=name, expected=one or "not installed", found=other or "not installed", mend=here.mend)
+    for (name, version, _), (after, other, _) in zip(here.dists, here.dists[1:], strict=False):
+        if name == after:
+            yield Finding(what=name, expected="one version", found=f"{version} and {other}", mend=here.anew)
+    for name, version, folder in here.dists:
+        fields = metadata[name]
+        stated = (lock.normalise("".join(fields["Name"][:1])), "".join(fields["Version"][:1]))
+        if stated != (name, version):
+            yield Finding(what=f"{folder.name}/METADATA", expected=f"{name} {version}", found=" ".join(stated).strip() or "none", mend=here.anew)  # fmt: skip
+
+
+def _metadata(folder: Path) -> dict[str, list[str]]:
+    """The three fields that are looked at, of the header alone: `email` would take longer than all the rest."""
+    fields: dict[str, list[str]] = {"Name": [], "Version": [], "Requires-Dist": []}
+    try:
+        with (folder / "METADATA").open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, colon, value = line.partition(":")
+                if not line.strip():
+                    break
+                if colon and name in fields:
+                    fields[name].append(value.strip())
+    except OSError:
+        pass  # no name and no version is what will be found
+    return fields
+
+
+def _origins(here: Installed) -> Iterator[Finding]:
+    """What can be put in beside the lock without a version changing."""
+    listed = {}
+    for name, _, folder in here.dists:
+        record, origin = folder / "RECORD", folder / "direct_url.json"
+        listed[name] = record.read_bytes() if record.is_file() else b""
+        if not listed[name]:
+            yield Finding(what=f"{folder.name}/RECORD", expected="the list of its files", found="none", mend=here.anew)
+        if origin.is_file():
+            yield Finding(what=name, expected="installed from a package index", found="installed from an address or a folder", mend=here.anew)  # fmt: skip
+    for path in sorted(here.site.glob("*.pth")):
+        if path.name != "verbatim.pth" and not any(
+            f"\n{path.name},".encode() in b"\n" + record for record in listed.values()
+        ):
+            yield Finding(what=path.name, expected="no such file: no distribution lists it", found="it adds to what Python imports", mend=f"rm {path}")  # fmt: skip
+    own = here.site / "verbatim.pth"
+    if own.is_file() and own.read_text(encoding="utf-8", errors="replace") != f"{here.path.parent / 'src'}\n":
+        yield Finding(
+            what=own.name,
+            expected=str(here.path.parent / "src"),
+            found=own.read_text(errors="replace").strip(),
+            mend=here.anew,
+        )
+    stated, actual = here.stamp.get("records"), environment.records(here.site)
+    if not here.stamp:
+        yield Finding(
+            what=here.path.name, expected="an installation that was finished", found="one that was not", mend=here.mend
+        )
+    elif stated is None:
+        yield unchecked(f"{here.path.name}: the lists of installed files", "made before these were kept", here.anew)
+    elif stated != actual:
+        yield Finding(what=f"{here.path.name}: the lists of installed files", expected=digest.short(stated), found=f"{digest.short(actual)}: something was installed again", mend=here.anew)  # fmt: skip
+
+
+def _closure(here: Installed, metadata: dict[str, dict[str, list[str]]], mend: str) -> Iterator[Finding]:
+    versions = {name: version for name, version, _ in here.dists}
+    surroundings: dict[str, Any] = {**default_environment(), "extra": ""}
+    for name in sorted(metadata.keys() - {"pip"}):
+        for text in metadata[name]["Requires-Dist"]:
+            if re.search(r"\bextra\s*==", text) and " or " not in text:
+                continue  # no lock here asks for extras; most requirements are of this kind, and reading them takes longest
+            try:
+                requirement = Requirement(text)
+                if requirement.marker and not requirement.marker.evaluate(surroundings):
+                    continue
+            except (InvalidRequirement, ValueError) as error:
+                yield Finding(what=f"{name} requires", expected="a requirement", found=f"{text}: {str(error).splitlines()[0]}", mend=here.anew)  # fmt: skip
+                continue
+            found = versions.get(lock.normalise(requirement.name), "")
+            if not found or not requirement.specifier.contains(found, prereleases=True):
+                yield Finding(what=f"{name} requires", expected=f"{requirement.name}{requirement.specifier}", found=found or "not installed", mend=mend)  # fmt: skip
+
+
+def of_python(here: Installed, locks: dict[str, Locked], root: Path) -> Answer:
+    """(f) Is it the Python that the locks were compiled for, the one that the environment was made with?"""
+    findings, looked_at = [], []
+    project = _project(root / "pyproject.toml")
+    for what, found in project.items():
+        if found != install.PYTHON:
+            findings.append(
+                Finding(
+                    what=f"pyproject.toml: {what}",
+                    expected=install.PYTHON,
+                    found=found or "none",
+                    mend=f"write {install.PYTHON} there",
+                )
+            )
+    for name, locked in locks.items():
+        found = locked.stated.get("python", "")
+        if locked.pins is not None:
+            looked_at.append(f"{name}.txt")
+            if found != install.PYTHON:
+                findings.append(
+                    Finding(
+                        what=f"{name}.txt",
+                        expected=f"compiled for Python {install.PYTHON}",
+                        found=found or "no Python stated",
+                        mend=lock.COMPILE,
+                    )
+                )
+    if here.site.is_dir():
+        looked_at.append(here.path.name)
+        findings += _of_interpreter(here)
+    else:
+        findings.append(unchecked(here.path.name, "no environment there", "nox -s env"))
+    return answer("python", f"{install.PYTHON} in pyproject.toml, {', '.join(looked_at)}", findings)
+
+
+def _project(path: Path) -> dict[str, str]:
+    """Every place in pyproject.toml that names the Python, as `3.11`."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return {"the file": f"unreadable: {error}"}
+    tool = tables.get("tool", {})
+    return {
+        "project.requires-python": str(tables.get("project", {}).get("requires-python", ""))
+        .removeprefix("==")
+        .removesuffix(".*"),
+        "tool.ruff.target-version": re.sub(r"^py3", "3.", str(tool.get("ruff", {}).get("target-version", ""))),
+        "tool.mypy.python_version": str(tool.get("mypy", {}).get("python_version", "")),
+    }
+
+
+def _of_interpreter(here: Installed) -> Iterator[Finding]:
+    stated, actual = here.stamp.get("python", ""), _version(here.path)
+    if not actual.startswith(f"{install.PYTHON}."):
+        yield Finding(
+            what=f"{here.path.name}/bin/python", expected=f"Python {install.PYTHON}", found=actual, mend=here.anew
+        )
+    elif stated and stated != actual:
+        yield Finding(
+            what=f"{here.path.name}/bin/python",
+            expected=f"{stated}, with which it was made",
+            found=actual,
+            mend=here.anew,
+        )
+    settings = here.path / "pyvenv.cfg"
+    if re.search(
+        r"^include-system-site-packages\s*=\s*true",
+        settings.read_text() if settings.is_file() else "",
+        re.MULTILINE | re.IGNORECASE,
+    ):
+        yield Finding(
+            what=f"{here.path.name}/pyvenv.cfg",
+            expected="only what the lock names",
+            found="the system's packages as well",
+            mend=here.anew,
+        )
+
+
+def _version(path: Path) -> str:
+    if Path(sys.prefix).resolve() == path.resolve():
+        return platform.python_version()
+    try:
+        asked = [str(path / "bin" / "python"), "-I", "-S", "-c", "import platform; print(platform.python_version())"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "none that starts"
