@@ -114,9 +114,15 @@ def drift(session: nox.Session) -> None:
     """Check that inputs, locks, environment, images and files agree: `nox -s drift`, `-- --deep`, `-- --upstream`, `-- lock twins`."""
     if "--upstream" in session.posargs:
         tools("audit")
-    # Not in the locked environment: one that has drifted may not start. The tools' own has all that drift needs.
-    variables = {"PYTHONPATH": str(ROOT / "src")}
-    session.run(str(tools()), "-m", "verbatim", "drift", *session.posargs, env=variables, external=True)
+    # By the Python of nox: the locked environment may have drifted so far that it does not start.
+    command = [sys.executable, "-m", "verbatim", "drift", *(session.posargs if _asked_for("drift") else ())]
+    path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"  # uv is beside nox
+    try:
+        session.run(*command, env={"PATH": path, "PYTHONPATH": str(ROOT / "src")}, external=True)
+    except nox.command.CommandFailed as failed:
+        if _asked_for("drift"):  # its exit code is its answer; nox would make 1 of every other
+            sys.exit(failed.return_code or 1)
+        raise
 
 
 @nox.session(requires=["env"])

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 
 from verbatim import digest as digests
-from verbatim import lock
+from verbatim import install, lock
 from verbatim.errors import VerbatimError
 
 BY_HAND = "mend that line, then nox -s lock"
@@ -63,6 +64,18 @@ class Inputs:
     def digest(self) -> str:
         stated = {f"also {a.name}=={a.version} {a.hash}" for a in self.also}
         return digests.of_value(sorted({w.canonical() for w in self.wanted} | stated))
+
+
+def surroundings() -> dict[str, str]:
+    """What markers are evaluated against: this machine, and the Python of the locks, whichever Python asks."""
+    found: dict[str, Any] = {**default_environment(), "extra": ""}
+    if found["python_version"] != install.PYTHON:
+        found |= {
+            "python_version": install.PYTHON,
+            "python_full_version": f"{install.PYTHON}.0",
+            "implementation_version": f"{install.PYTHON}.0",
+        }
+    return found
 
 
 def read(path: Path) -> Inputs:

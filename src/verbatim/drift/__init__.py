@@ -33,7 +33,7 @@ def answers(root: Path, kinds: tuple[str, ...] = KINDS, *, deep: bool = False) -
         "inputs": lambda: locks.of_inputs(loaded),
         "lock": lambda: locks.of_locks(loaded),
         "installed": lambda: installed.of_installed(here, loaded),
-        "image": lambda: image.of_images(here, loaded),
+        "image": lambda: image.of_images(root, here, loaded),
         "python": lambda: installed.of_python(here, loaded, root),
         "variants": lambda: locks.of_variants(loaded),
         "twins": lambda: twins.of_twins(root, loaded),

@@ -5,21 +5,25 @@ The engine is asked over its socket with nothing but the standard library; the d
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from verbatim import digest, lock
+from verbatim import digest, install, lock
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.installed import Installed
 from verbatim.drift.locks import Locked
 
-LABELS = {"lock": "verbatim.lock", "variant": "verbatim.variant"}
+LABEL = "verbatim."  # lock, variant, python, target
+OCI = "org.opencontainers.image.base."  # name, digest
+BASE = re.compile(r"^ARG BASE=(\S+)@(sha256:[0-9a-f]{64})\s*$", re.MULTILINE)
 SOCKET = "/var/run/docker.sock"
 TIMEOUT_S = 2.0
 
 
-def of_images(here: Installed, locks: dict[str, Locked]) -> Answer:
+def of_images(root: Path, here: Installed, locks: dict[str, Locked]) -> Answer:
     """(e) Was each image built from the lock as it is now?"""
     if here.fixed:
         return answer("image", f"the image that this runs in, by {here.path.name}", _of_stamp(here, locks))
@@ -36,7 +40,7 @@ def of_images(here: Installed, locks: dict[str, Locked]) -> Answer:
             "nothing",
             [unchecked("images", "this is no image, and the engine has none with our labels", "nox -s build")],
         )
-    findings = [finding for image in images for finding in _of_labels(image, locks)]
+    findings = [finding for image in images for finding in _of_labels(root, image, locks)]
     return answer("image", f"{len(images)} images of the engine, by their labels", findings)
 
 
@@ -49,28 +53,45 @@ def _of_stamp(here: Installed, locks: dict[str, Locked]) -> Iterator[Finding]:
         yield Finding(what="this image", expected=f"built from {here.variant}.txt {digest.short(lock.digest(pins.values()))}", found=stated, mend="rebuild the container")  # fmt: skip
 
 
-def _of_labels(image: dict[str, Any], locks: dict[str, Locked]) -> Iterator[Finding]:
+def _of_labels(root: Path, image: dict[str, Any], locks: dict[str, Locked]) -> Iterator[Finding]:
     labels = image.get("Labels") or {}
     name = (image.get("RepoTags") or [digest.short(str(image.get("Id", "")))])[0]
-    variant, stated = labels.get(LABELS["variant"], ""), labels.get(LABELS["lock"], "")
+    variant = labels.get(LABEL + "variant", "")
     if variant not in lock.VARIANTS:
         yield Finding(
-            what=name,
-            expected=f"the label {LABELS['variant']}: cpu or cuda",
-            found=variant or "none",
-            mend="nox -s build",
+            what=name, expected=f"the label {LABEL}variant: cpu or cuda", found=variant or "none", mend="nox -s build"
         )
         return
-    pins = locks[variant].pins
+    mend = f"nox -s build -- {labels.get(LABEL + 'target', '')} {variant}".replace("  ", " ")
+    pins, base = locks[variant].pins, _base(root)
     if pins is None:
         yield unchecked(name, f"{variant}.txt can't be read")
-    elif stated != lock.digest(pins.values()):
-        yield Finding(what=name, expected=f"built from {variant}.txt {digest.short(lock.digest(pins.values()))}", found=digest.short(stated) or "no lock stated", mend="nox -s build")  # fmt: skip
+        return
+    expected = [(f"built from {variant}.txt", labels.get(LABEL + "lock", ""), lock.digest(pins.values()))]
+    expected += [("built for Python", labels.get(LABEL + "python", ""), install.PYTHON)]
+    if labels.get(OCI + "name") == base[0]:  # a base that was asked for by name is another on purpose
+        expected += [(f"built on {base[0]}", labels.get(OCI + "digest", ""), base[1])]
+    for what, found, wanted in expected:
+        if found != wanted:
+            yield Finding(
+                what=name,
+                expected=f"{what} {digest.short(wanted)}",
+                found=digest.short(found) or "not stated",
+                mend=mend,
+            )
+
+
+def _base(root: Path) -> tuple[str, str]:
+    """The Dockerfile's base, and its digest."""
+    path = root / ".devcontainer" / "Dockerfile"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    found = BASE.search(text)
+    return (found[1], found[2]) if found else ("", "")
 
 
 def _images() -> list[dict[str, Any]]:
     """The engine's images that carry our label and a tag; an untagged one is what a newer build left behind."""
-    query = '/images/json?filters={"label":["' + LABELS["lock"] + '"],"dangling":["false"]}'
+    query = '/images/json?filters={"label":["' + LABEL + "lock" + '"],"dangling":["false"]}'
     return [image for image in ask(query.replace('"', "%22"), TIMEOUT_S) if isinstance(image, dict)]
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 
-from verbatim import digest, environment, install, lock
+from verbatim import digest, environment, inputs, install, lock
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.locks import Locked
 
@@ -147,7 +146,7 @@ def _origins(here: Installed) -> Iterator[Finding]:
 
 def _closure(here: Installed, metadata: dict[str, dict[str, list[str]]], mend: str) -> Iterator[Finding]:
     versions = {name: version for name, version, _ in here.dists}
-    surroundings: dict[str, Any] = {**default_environment(), "extra": ""}
+    surroundings: dict[str, Any] = dict(inputs.surroundings())
     for name in sorted(metadata.keys() - {"pip"}):
         for text in metadata[name]["Requires-Dist"]:
             if re.search(r"\bextra\s*==", text) and " or " not in text:

@@ -105,7 +105,7 @@ def _of_inputs(locked: Locked) -> Iterator[Finding]:
 def _of_requirement(locked: Locked, pins: dict[str, Pin], wanted: Wanted) -> Iterator[Finding]:
     requirement, file = wanted.requirement, locked.path.name
     try:
-        if requirement.marker and not requirement.marker.evaluate():
+        if requirement.marker and not requirement.marker.evaluate(inputs.surroundings()):
             return
     except ValueError as error:  # packaging compares what can't be compared only now
         yield Finding(

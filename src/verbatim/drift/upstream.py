@@ -138,8 +138,7 @@ def _of_audit(report: list[dict[str, Any]], pins: list[tuple[str, str]]) -> Iter
 def _base(root: Path) -> Answer:
     """The digest that the base's tag has now, asked of its registry through the local engine."""
     dockerfile = root / ".devcontainer" / "Dockerfile"
-    text = dockerfile.read_text(encoding="utf-8") if dockerfile.is_file() else ""
-    bases = re.findall(r"^ARG BASE=([\w./:-]+)@(sha256:[0-9a-f]{64})", text, re.MULTILINE)
+    bases = image.BASE.findall(dockerfile.read_text(encoding="utf-8", errors="replace")) if dockerfile.is_file() else []
     if not bases:
         return answer(
             "base", "nothing", [unchecked("base image", "no .devcontainer/Dockerfile that names one with its digest")]
