@@ -42,7 +42,7 @@ _PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)===?([^\s;,\\=<>
 _HASH = re.compile(r"\s+--hash=(sha256:[0-9a-f]{64})\s*(\\?)$")
 _COMMENT = re.compile(r"\s*(?:#.*)?$")
 _VIA = re.compile(r"\s+#( via|  )(?:\s+(\S.*?))?\s*$")
-_FITS = re.compile(r"\s*(?:--hash=(?:sha256:[0-9a-f]*)?|[A-Za-z0-9._-]+(?:===?[^\s;,\\=<>!~*]*)?)?\s*")
+_FITS = re.compile(r"\s*(?:--hash=(?:sha256:[0-9a-f]*)?|[A-Za-z0-9][A-Za-z0-9._-]*(?:===?[^\s;,\\=<>!~*]*)?)?\s*")
 _CONFLICT = re.compile(r"(?:<{7}|={7}|>{7}|\|{7})(?: |$)")
 
 
@@ -66,6 +66,14 @@ def parse(path: Path, text: str) -> list[Pin]:
             number = after
         elif _COMMENT.match(line):
             number += 1
+        elif _HASH.match(line) and number:
+            _refuse(
+                path,
+                number - 1,
+                len(lines[number - 1]),
+                "a backslash, because a --hash follows",
+                lines[number - 1].strip() or "none",
+            )
         else:
             refuse_conflict(path, lines, MERGE)
             _refuse(path, number, _fits(line), "name==version, --hash=sha256:… or a comment", line.strip())
@@ -167,12 +175,15 @@ def header(path: Path) -> dict[str, str]:
 
 
 def read_sealed(path: Path) -> list[Pin]:
-    """The pins of a lock that are those its header states: one edited by hand is refused. What is installed from goes through here."""
+    """The pins of a lock that are those its header states: one edited by hand is refused. What is installed from goes through here.
+
+    A lock that states none is let through: it says nothing that could be untrue, and `nox -s drift` names it.
+    """
     pins = read(path)
-    stated = header(path).get("pins", "")
-    if stated != digest(pins):
+    stated, actual = header(path).get("pins", ""), digest(pins)
+    if stated and stated != actual:
         raise VerbatimError(
-            path, expected=f"the pins that its header states, {digests.short(stated) or 'none'}",
-            found=f"{digests.short(digest(pins))}: it was edited by hand", then=f"edit requirements/*.in, then {COMPILE}",
+            path, expected=f"the pins that its header states, {digests.short(stated)}",
+            found=f"{digests.short(actual)}: it was edited by hand", then=f"edit requirements/*.in, then {COMPILE}",
         )  # fmt: skip
     return pins

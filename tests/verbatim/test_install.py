@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -32,7 +33,7 @@ def stamp(project):
 
 @pytest.fixture(params=["uv", "pip"])
 def installer(request, monkeypatch):
-    if request.param == "uv" and not install._uv():
+    if request.param == "uv" and not install.find_uv():
         pytest.skip("uv is not here")
     monkeypatch.setenv("VERBATIM_INSTALLER", request.param)
     return request.param
@@ -84,12 +85,26 @@ def test_what_is_not_as_locked_is_made_again(project, how, capfd):
 
 def test_a_wrong_hash_is_refused_and_leaves_no_stamp(project, capfd):
     path = project / "requirements" / "cpu.txt"
-    path.write_text(path.read_text().replace("--hash=sha256:", "--hash=sha256:" + "0" * 64 + "\n    # was "))
+    path.write_text(re.sub(r"--hash=sha256:\w+", "--hash=sha256:" + "0" * 64, path.read_text()))
 
     with pytest.raises(VerbatimError, match="expected an environment, found"):
         install.ensure(project, "cpu")
 
     assert not (project / ".venv" / "verbatim.json").exists()
+
+
+def test_a_lock_edited_by_hand_is_not_installed_from(project):
+    path = project / "requirements" / "cpu.txt"
+    path.write_text(f"# pins {lock.digest(lock.read(path))}\n" + path.read_text())
+    lock.read_sealed(path)
+    path.write_text(re.sub(r"iniconfig==\S+", "iniconfig==1.0", path.read_text()))
+
+    with pytest.raises(
+        VerbatimError, match="it was edited by hand\n  next: edit requirements/[*].in, then nox -s lock"
+    ):
+        install.ensure(project, "cpu")
+
+    assert not (project / ".venv").exists()
 
 
 def test_a_chosen_variant_stays_chosen(project):

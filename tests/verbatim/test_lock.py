@@ -1,5 +1,3 @@
-import shutil
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,12 +28,6 @@ def path(tmp_path):
     return tmp_path / "cpu.txt"
 
 
-@pytest.fixture
-def requirements(tmp_path):
-    """The project's own, to spoil."""
-    return shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
-
-
 def test_pins_are_read_with_their_hashes_and_reasons(path):
     assert lock.read(path) == [
         lock.Pin(name="a-b", version="1.0", hashes=(HASH, OTHER), via=("-r requirements/cpu.in", "c"), line=3),
@@ -46,12 +38,34 @@ def test_pins_are_read_with_their_hashes_and_reasons(path):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("a-b==1.0", "a-b>=1.0", "line 3: expected name==version, --hash=sha256:… or a comment, found a-b>=1.0 \\"),
-        ("a-b==1.0", "--index-url x", "line 3: expected name==version"),
-        (OTHER, "md5:00", "line 5: expected name==version"),
-        ("c==2.0+cpu", "A_B==2.0", "line 9: expected A_B pinned once, found a second pin"),
-        (f" \\\n    --hash={HASH}\n", "\n", "line 9: expected a --hash for c, found none"),
-        ("# via", "<<<<<<< HEAD", "line 6: expected name==version"),
+        (
+            "a-b==1.0",
+            "a-b>=1.0",
+            "line 3, column 4: expected name==version, --hash=sha256:… or a comment, found a-b>=1.0 \\",
+        ),
+        ("a-b==1.0", "--index-url x", "line 3, column 1: expected name==version"),
+        (
+            OTHER,
+            "md5:00",
+            "line 5, column 12: expected --hash=sha256:<64 hex digits> after a backslash, found --hash=md5:00",
+        ),
+        ("c==2.0+cpu", "A_B==2.0", "line 9, column 1: expected a-b pinned once, found a second pin, after line 3"),
+        (
+            f" \\\n    --hash={HASH}\n    # via -r",
+            "\n    # via -r",
+            "line 9, column 11: expected a backslash and a --hash for c, found none",
+        ),
+        (f"{HASH} \\", HASH, f"line 4, column {len(HASH) + 12}: expected a backslash, because a --hash follows, found --hash={HASH}"),
+        (
+            OTHER,
+            f"{OTHER} \\",
+            "line 6, column 5: expected --hash=sha256:<64 hex digits> after a backslash, found # via",
+        ),
+        (
+            "# via\n",
+            "# via\n<<<<<<< HEAD\n",
+            "line 7, column 1: expected one version, found a merge conflict (<<<<<<< HEAD)",
+        ),
     ],
 )
 def test_what_is_no_lock_is_refused_with_its_line(path, old, new, says):
@@ -95,10 +109,6 @@ def test_differences_name_what_is_missing_other_or_extra(path):
     ]
 
 
-def test_the_projects_own_locks_agree():
-    assert lock.check(ROOT / "requirements") == []
-
-
 def test_the_variants_differ_in_torch_and_what_its_cuda_build_brings_alone():
     cpu, cuda = ({pin.name for pin in lock.read(ROOT / "requirements" / f"{v}.txt")} for v in lock.VARIANTS)
 
@@ -112,31 +122,6 @@ def test_no_lock_names_a_place_or_holds_an_option():
         text = path.read_text()
         assert "http" not in text
         assert not [line for line in text.splitlines() if line.startswith("-")]
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "says"),
-    [
-        ("project.in", "xxhash>=3.5", "xxhash>=4", "cpu.in was edited after cpu.txt was compiled"),
-        ("cuda.in", "torch===2.13.0", "torch===2.12.0", "cuda.in was edited after cuda.txt was compiled"),
-        ("cpu.txt", "rich==", "rich==9", "cpu.txt was edited by hand"),
-        ("cuda.txt", "--hash=sha256:0", "--hash=sha256:1", "cuda.txt was edited by hand"),
-        ("tools.txt", "nox==", "nox==1", "tools.txt was edited by hand"),
-        ("cuda.txt", "numpy==", "numpy==1", "numpy: cpu.txt has"),
-    ],
-)
-def test_a_planted_drift_is_named(requirements, file, old, new, says):
-    path = requirements / file
-    path.write_text(path.read_text().replace(old, new, 1))
-
-    assert any(says in line for line in lock.check(requirements))
-
-
-def test_comments_and_order_of_inputs_are_no_drift(requirements):
-    path = requirements / "project.in"
-    path.write_text("# new\n" + "\n".join(sorted(path.read_text().replace(">=", " >= ").splitlines())) + "\n\n")
-
-    assert lock.check(requirements) == []
 
 
 @given(st.text(max_size=300))
