@@ -6,6 +6,7 @@ hydra-core~=1.3.8        a requirement
 # also NAME==VERSION --hash=sha256:…    a wheel's hash that compiling can't see, added to the pin (for other machines)
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def _read(path: Path, limit: bool, wanted: list[Wanted], also: list[Also], files
             other = path.parent / match[2]
             if other in files:  # a second time, or a circle, adds nothing
                 continue
-            if not other.is_file():
+            if not os.path.isfile(other):
                 _refuse(path, number, start + match.start(2), "a file of requirements", f"no {match[2]} there")
             _read(other, limit or match[1] in ("-c", "--constraint"), wanted, also, files)
         else:

@@ -246,6 +246,9 @@ def _version(path: Path) -> str:
         return platform.python_version()
     try:
         asked = [str(path / "bin" / "python"), "-I", "-S", "-c", "import platform; print(platform.python_version())"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return (
+            subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            or "none that answers"
+        )
     except (OSError, subprocess.SubprocessError):
         return "none that starts"

@@ -17,6 +17,7 @@ from verbatim.drift.locks import Locked
 from verbatim.errors import VerbatimError
 
 _CALL = re.compile(r"(?:nox|noxfile\.py)\s+(?:--?[a-rt-z][\w-]*\s+)*(?:-s|--sessions?)[ =]+([\w ]+)")
+_APART = re.compile(r'"\s*,\s*(?:"args"\s*:\s*\[\s*)?"')
 _DIGEST = re.compile(r"(?P<name>[\w./-]+(?::[\w.-]+)?)@sha256:(?P<digest>[0-9a-f]{64})")
 _PINNED = re.compile(r"(?<![\w.-])([A-Za-z][\w.-]*)==([0-9][\w.+!]*)")
 _HOOK = re.compile(r"^\s*-?\s*repo:\s*\S*?/([\w.-]+?)(?:\.git)?\s*$")
@@ -66,8 +67,8 @@ def _sessions_in(root: Path, path: Path) -> Iterator[Finding]:
         yield unchecked(what, "not there")
         return
     text = _text(path)
-    if path.suffix == ".json":  # arguments that stand apart, `"-s", "train"`, read as a command line does
-        text = re.sub(r'"\s*,\s*"', " ", text)
+    if path.suffix == ".json":  # words that stand apart, `"nox", "args": ["-s", "train"]`, read as a command line does
+        text = _APART.sub(lambda gap: " " + "\n" * gap[0].count("\n"), text)
     named: dict[str, int] = {}
     for match in _CALL.finditer(text):
         for word in match[1].split(" -")[0].split():
