@@ -32,7 +32,7 @@ def compile_locks(root: Path, *, upgrade: bool = False, packages: tuple[str, ...
         folder = Path(scratch) / "requirements"
         shutil.copytree(source, folder)
         for name in lock.NAMES:
-            inputs.read(folder / f"{name}.in")  # refused here, with line and column, before a minute has gone
+            inputs.read(source / f"{name}.in")  # refused here, with line and column, before a minute has gone
             _this_side(folder / f"{name}.txt")
         before = _read(folder)
         _known(packages, before, folder)
@@ -70,7 +70,9 @@ def _read(folder: Path) -> dict[str, list[lock.Pin]]:
             found[name] = lock.read(path)
         except VerbatimError as error:
             if path.exists():
-                print(f"{error.where}: {error.found}; compiling it anew", flush=True)
+                print(
+                    f"{error.where.replace(str(folder), 'requirements')}: {error.found}; compiling it anew", flush=True
+                )
                 path.unlink()
     return found
 
