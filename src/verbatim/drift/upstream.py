@@ -50,14 +50,16 @@ def _resolve(root: Path, loaded: dict[str, Locked], as_of: str) -> tuple[Answer,
             continue
         versions = {pin.name: pin.version for pin in locked.pins.values()}
         with tempfile.TemporaryDirectory(prefix="verbatim-upstream-") as scratch:
+            options = ["--upgrade", *([f"--exclude-newer={as_of}"] if as_of else [])]
             try:
                 _, says = _uv(uv, root, name, Path(scratch), [])
                 yanked |= {match[1]: _yanked(match) for match in _YANKED.finditer(says)}
-                found, _ = _uv(
-                    uv, root, name, Path(scratch), ["--upgrade", *([f"--exclude-newer={as_of}"] if as_of else [])]
-                )
             except (OSError, subprocess.SubprocessError) as error:
-                newer[name] = yanked.setdefault(name, unchecked(f"{name}.txt", _last(error)))
+                yanked[name] = unchecked(f"{name}.txt", _says(error))
+            try:
+                found, _ = _uv(uv, root, name, Path(scratch), options)
+            except (OSError, subprocess.SubprocessError) as error:
+                newer[name] = _unmet(name, when, _says(error))
                 continue
         asked.append(f"{name}.txt")
         for package in sorted(versions.keys() | found.keys()):
@@ -155,7 +157,20 @@ def _base(root: Path) -> Answer:
     return answer("base", ", ".join(name for name, _ in bases), findings)
 
 
-def _last(error: Exception) -> str:
+def _unmet(name: str, when: str, says: str) -> Finding:
+    """uv has an answer, that there is none; or none, as where no network is."""
+    if "No solution found" not in says or "network was disabled" in says:
+        return unchecked(f"{name}.txt", says)
+    return Finding(
+        what=f"{name}.in",
+        expected=f"requirements that can be met {when}",
+        found=says,
+        mend=f"loosen {name}.in, or ask of another date",
+    )
+
+
+def _says(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
-        return f"uv: {' '.join(str(error.stderr).strip().splitlines()[:2])[:200]}"
+        text = " ".join(str(error.stderr).split()).partition(" hint: ")[0]
+        return f"uv: {text[:240]}{' …' * (len(text) > 240)}"
     return str(error)
