@@ -126,6 +126,14 @@ def drift(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def sbom(session: nox.Session) -> None:
+    """List what the locks ship, or an image, as CycloneDX, with licences: `nox -s sbom`, `nox -s sbom -- verbatim:train-cpu`."""
+    if "--validate" in session.posargs:
+        tools("audit")
+    _python(session, "-m", "verbatim", "sbom", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def bench(session: nox.Session) -> None:
     """Measure what recording costs, against bare torch, interleaved: `nox -s bench`, `nox -s bench -- start`."""
     _python(session, "tests/bench.py", *session.posargs)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "runs": ("verbatim.ledger", "list recorded runs"),
     "drift": ("verbatim.drift", "check what is pinned against what is there"),
+    "sbom": ("verbatim.sbom", "list what is shipped, and its licences"),
 }
 
 
