@@ -1,5 +1,6 @@
 """What an image holds, told by the image itself: Debian's packages and Python's distributions. Nothing of it is changed or kept."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ def _ask(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     from docker.errors import DockerException, ImageNotFound
 
     try:
-        client = docker.from_env()
-        image = client.images.get(name)
-        said = client.containers.run(image.id, ["-c", ASK], entrypoint="python3", network_mode="none", remove=True)
+        with contextlib.closing(docker.from_env()) as client:
+            image = client.images.get(name)
+            said = client.containers.run(image.id, ["-c", ASK], entrypoint="python3", network_mode="none", remove=True)
     except ImageNotFound:
         raise VerbatimError(
             name, expected="cpu, cuda, or an image of the local engine", found="neither", then="nox -s build"

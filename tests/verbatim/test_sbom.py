@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from conftest import ROOT
+from conftest import ROOT, python
 from verbatim import lock, sbom
 from verbatim.errors import VerbatimError
 
@@ -53,8 +53,8 @@ def test_licences_are_those_of_what_is_installed_and_what_is_not_is_named(made, 
 
     assert by_name["numpy"].startswith("BSD-3-Clause")
     assert by_name["hydra-core"] == "MIT"
-    for name in by_name:
-        if not by_name[name]:
+    for name, licence in by_name.items():
+        if not licence:
             assert f"{name} " in says.partition("UNKNOWN, as")[2]
     assert all(name in says for name in by_name)
 
@@ -81,10 +81,8 @@ def test_what_is_written_is_valid_by_cyclonedxs_own_library(tmp_path, capsys):
         sbom.validate(ROOT, path)
 
 
-def test_an_image_that_is_not_there_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+def test_an_image_without_an_engine_is_refused(tmp_path):
+    done = python("-m", "verbatim", "sbom", "verbatim:nothing", DOCKER_HOST=f"unix://{tmp_path}/none.sock")
 
-    with pytest.raises(VerbatimError) as error:
-        sbom.main(["verbatim:nothing"], ROOT)
-
-    assert str(error.value).startswith("verbatim:nothing: expected an engine, and Python in the image")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: verbatim:nothing: expected an engine, and Python in the image, found ")
