@@ -19,17 +19,13 @@ def of_metadata(text: str) -> str:
     headers = HeaderParser().parsestr(text.partition("\n\n")[0])
     if expression := headers.get("License-Expression", "").strip():
         return expression
-    classifiers = [
-        c.rpartition(" :: ")[2]
-        for c in headers.get_all("Classifier", [])
-        if c.startswith("License :: ") and c.count("::") > 1
-    ]
+    classifiers = [c.rpartition(" :: ")[2] for c in headers.get_all("Classifier", []) if c.startswith("License :: ")]
     field = headers.get("License", "").strip()
-    named = [field] if field and len(field) <= _SHORT and "\n" not in field else []
-    for words in (*named, *classifiers):
-        if words in SPDX:
-            return SPDX[words]
-    return " or ".join(classifiers or named)
+    named = field if len(field) <= _SHORT and "\n" not in field else ""
+    if named in SPDX:
+        return SPDX[named]
+    several = sorted({SPDX.get(words, words) for words in classifiers if words != "OSI Approved"})
+    return " or ".join(several) or named
 
 
 def of_distributions(site: Path) -> dict[str, str]:

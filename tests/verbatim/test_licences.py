@@ -11,6 +11,7 @@ from verbatim import licences
         ("License: see there\nClassifier: License :: OSI Approved :: MIT License", "MIT"),
         ("Classifier: License :: OSI Approved :: BSD License", "BSD License"),
         ("Classifier: License :: OSI Approved :: BSD License\nClassifier: License :: Public Domain", "BSD License or Public Domain"),
+        ("Classifier: License :: OSI Approved :: MIT License\nClassifier: License :: OSI Approved :: Apache Software License", "Apache-2.0 or MIT"),
         ("License: BSD", "BSD"),
         (f"License: Copyright {'and so on ' * 20}", ""),
         ("Classifier: License :: OSI Approved", ""),

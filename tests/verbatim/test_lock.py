@@ -55,7 +55,11 @@ def test_pins_are_read_with_their_hashes_and_reasons(path):
             "\n    # via -r",
             "line 9, column 11: expected a backslash and a --hash for c, found none",
         ),
-        (f"{HASH} \\", HASH, f"line 4, column {len(HASH) + 12}: expected a backslash, because a --hash follows, found --hash={HASH}"),
+        (
+            f"{HASH} \\",
+            HASH,
+            f"line 4, column {len(HASH) + 12}: expected a backslash, because a --hash follows, found --hash={HASH}",
+        ),
         (
             OTHER,
             f"{OTHER} \\",
