@@ -8,7 +8,7 @@ from pathlib import Path
 
 import drift_world as world
 from verbatim import environment
-from verbatim.drift import image
+from verbatim.drift import image, question
 
 Spoil = Callable[[Path], object]
 LOCKS = {"tools": "packaging", "audit": "pip-audit", "cpu": "mdurl", "cuda": "mdurl"}  # and a pin in each
@@ -314,9 +314,9 @@ def within(root: Path, package: str, file: str, old: str, new: str) -> None:
 def images() -> Iterator[Planted]:
     for variant in ("cpu", "cuda"):
         others = {
-            "an older lock": {image.LABEL + "lock": "sha256:" + "0" * 64}, "no lock stated": {image.LABEL + "lock": ""},
-            "an unknown variant": {image.LABEL + "variant": "rocm"}, "no variant": {image.LABEL + "variant": None},
-            "another Python": {image.LABEL + "python": "3.12"}, "no Python": {image.LABEL + "python": None},
+            "an older lock": {question.LABEL + "lock": "sha256:" + "0" * 64}, "no lock stated": {question.LABEL + "lock": ""},
+            "an unknown variant": {question.LABEL + "variant": "rocm"}, "no variant": {question.LABEL + "variant": None},
+            "another Python": {question.LABEL + "python": "3.12"}, "no Python": {question.LABEL + "python": None},
             "an older base": {image.OCI + "digest": "sha256:" + "0" * 64}, "no base stated": {image.OCI + "digest": None},
         }  # fmt: skip
         for what, labels in others.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conftest import ROOT
 from verbatim import compile, digest, environment, lock
-from verbatim.drift import image
+from verbatim.drift import image, question
 
 SITE = environment.site_packages(ROOT / ".venv")
 BASE = ("python:3.11-slim", "sha256:" + "b0" * 32)
@@ -138,7 +138,7 @@ def stamp(root: Path) -> None:
         "chosen": "",
         "lock": lock.digest(pins),
         "python": platform.python_version(),
-        "records": environment.records(site),
+        "records": digest.of_parts(environment.records(site).items()),
     }
     (root / ".venv" / "verbatim.json").write_text(json.dumps(says))
 
@@ -146,8 +146,8 @@ def stamp(root: Path) -> None:
 def labels(root: Path, variant: str) -> dict[str, str]:
     """Those that the build gives an image."""
     return {
-        image.LABEL + "lock": lock.digest(lock.read(root / "requirements" / f"{variant}.txt")), image.LABEL + "variant": variant,
-        image.LABEL + "python": "3.11", image.LABEL + "target": "train", image.OCI + "name": BASE[0], image.OCI + "digest": BASE[1],
+        question.LABEL + "lock": lock.digest(lock.read(root / "requirements" / f"{variant}.txt")), question.LABEL + "variant": variant,
+        question.LABEL + "python": "3.11", question.LABEL + "target": "train", image.OCI + "name": BASE[0], image.OCI + "digest": BASE[1],
     }  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
         raise VerbatimError(path, expected="what the lock names", found=_list(left), then="rm -r .venv && nox -s env")
     stamp = {
         "variant": variant, "chosen": chosen, "lock": lock.digest(pins), "python": platform.python_version(),
-        "records": environment.records(environment.site_packages(path)),
+        "records": digest.of_parts(environment.records(environment.site_packages(path)).items()),
     }  # fmt: skip
     beside = path / f"{STAMP}.new"
     beside.write_text(json.dumps(stamp, indent=1) + "\n")

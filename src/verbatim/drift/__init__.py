@@ -14,11 +14,12 @@ Exit code: 0 nothing has drifted, 1 something has, 2 something could not be read
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
-from verbatim.drift import image, installed, locks, twins
+from verbatim.drift import question
 from verbatim.drift.finding import BROKEN, DRIFT, UNCHECKED, Answer, Finding
 from verbatim.errors import VerbatimError
 
@@ -28,17 +29,24 @@ KINDS = ("inputs", "lock", "installed", "image", "python", "variants", "twins")
 
 def answers(root: Path, kinds: tuple[str, ...] = KINDS, *, deep: bool = False) -> list[Answer]:
     """Ask the kinds named, all offline. Nothing is raised for what can't be read: it is in the answer."""
+    outside = "image" in kinds and not os.environ.get("VERBATIM_ENV")
+    asked = (
+        question.ask_for_images() if outside else None
+    )  # first: the engine thinks while all else is imported and looked at
+    from verbatim.drift import image, installed, locks, twins
+
     loaded, here = locks.load(root / "requirements"), installed.find(root)
     ask = {
         "inputs": lambda: locks.of_inputs(loaded),
         "lock": lambda: locks.of_locks(loaded),
         "installed": lambda: installed.of_installed(here, loaded),
-        "image": lambda: image.of_images(root, here, loaded),
+        "image": lambda: image.of_images(root, here, loaded, asked),
         "python": lambda: installed.of_python(here, loaded, root),
         "variants": lambda: locks.of_variants(loaded),
         "twins": lambda: twins.of_twins(root, loaded),
     }
-    given = [ask[kind]() for kind in kinds]
+    found = {kind: ask[kind]() for kind in sorted(kinds, key=lambda kind: kind == "image")}  # the engine's answer last
+    given = [found[kind] for kind in kinds]
     if deep:
         from verbatim.drift import files
 

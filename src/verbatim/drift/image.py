@@ -1,12 +1,6 @@
-"""Drift of images from the lock: of the one that this runs in, by its environment's stamp; of those of a local engine, by labels.
+"""Drift of images from the lock: of the one that this runs in, by its environment's stamp; of those of a local engine, by labels."""
 
-The engine is asked over its socket with nothing but the standard library; the docker SDK would take a third of a second to import.
-"""
-
-import json
-import os
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,20 +9,18 @@ from verbatim import digest, install, lock
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.installed import Installed
 from verbatim.drift.locks import Locked
+from verbatim.drift.question import LABEL, Question
 
-LABEL = "verbatim."  # lock, variant, python, target
 OCI = "org.opencontainers.image.base."  # name, digest
 BASE = re.compile(r"^ARG BASE=(\S+)@(sha256:[0-9a-f]{64})\s*$", re.MULTILINE)
-SOCKET = "/var/run/docker.sock"
-TIMEOUT_S = 2.0
 
 
-def of_images(root: Path, here: Installed, locks: dict[str, Locked]) -> Answer:
+def of_images(root: Path, here: Installed, locks: dict[str, Locked], asked: Question | None) -> Answer:
     """(e) Was each image built from the lock as it is now?"""
-    if here.fixed:
+    if here.fixed or asked is None:
         return answer("image", f"the image that this runs in, by {here.path.name}", _of_stamp(here, locks))
     try:
-        images = _images()
+        images = [image for image in asked.answer() if isinstance(image, dict)]
     except (OSError, ValueError) as error:
         why = f"this is no image, and no engine answers ({error})"
         return answer(
@@ -87,34 +79,3 @@ def _base(root: Path) -> tuple[str, str]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     found = BASE.search(text)
     return (found[1], found[2]) if found else ("", "")
-
-
-def _images() -> list[dict[str, Any]]:
-    """The engine's images that carry our label and a tag; an untagged one is what a newer build left behind."""
-    query = '/images/json?filters={"label":["' + LABEL + "lock" + '"],"dangling":["false"]}'
-    return [image for image in ask(query.replace('"', "%22"), TIMEOUT_S) if isinstance(image, dict)]
-
-
-def ask(path: str, timeout_s: float) -> Any:
-    """The engine's JSON. OSError where it does not answer, ValueError where it says no, or something else."""
-    head, _, body = _get(path, timeout_s).partition(b"\r\n\r\n")
-    status = head.partition(b"\r\n")[0]
-    if b" 200 " not in status + b" ":
-        says = body.decode(errors="replace").strip()[:160]
-        raise ValueError(f"it says {status.decode(errors='replace')[9:60]} {says}".strip())
-    return json.loads(body)
-
-
-def _get(path: str, timeout_s: float) -> bytes:
-    """One answer of the engine, its head included. By HTTP/1.0, it comes in one piece and ends where the engine hangs up."""
-    host = os.environ.get("DOCKER_HOST", f"unix://{SOCKET}")
-    if not host.startswith("unix://"):
-        raise ValueError(f"DOCKER_HOST={host} is no local socket")
-    parts = []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
-        connection.connect(host.removeprefix("unix://"))
-        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-        while part := connection.recv(1 << 16):
-            parts.append(part)
-    return b"".join(parts)

@@ -112,17 +112,20 @@ def _metadata(folder: Path) -> dict[str, list[str]]:
 
 def _origins(here: Installed) -> Iterator[Finding]:
     """What can be put in beside the lock without a version changing."""
-    listed = {}
+    records = environment.records(here.site)
     for name, _, folder in here.dists:
-        record, origin = folder / "RECORD", folder / "direct_url.json"
-        listed[name] = record.read_bytes() if record.is_file() else b""
-        if not listed[name]:
+        if not records.get(folder.name, b"pip's"):
             yield Finding(what=f"{folder.name}/RECORD", expected="the list of its files", found="none", mend=here.anew)
-        if origin.is_file():
-            yield Finding(what=name, expected="installed from a package index", found="installed from an address or a folder", mend=here.anew)  # fmt: skip
+        if (folder / "direct_url.json").is_file():
+            yield Finding(
+                what=name,
+                expected="installed from a package index",
+                found="installed from an address or a folder",
+                mend=here.anew,
+            )
     for path in sorted(here.site.glob("*.pth")):
         if path.name != "verbatim.pth" and not any(
-            f"\n{path.name},".encode() in b"\n" + record for record in listed.values()
+            f"\n{path.name},".encode() in b"\n" + record for record in records.values()
         ):
             yield Finding(what=path.name, expected="no such file: no distribution lists it", found="it adds to what Python imports", mend=f"rm {path}")  # fmt: skip
     own = here.site / "verbatim.pth"
@@ -133,7 +136,7 @@ def _origins(here: Installed) -> Iterator[Finding]:
             found=own.read_text(errors="replace").strip(),
             mend=here.anew,
         )
-    stated, actual = here.stamp.get("records"), environment.records(here.site)
+    stated, actual = here.stamp.get("records"), digest.of_parts(records.items())
     if not here.stamp:
         yield Finding(
             what=here.path.name, expected="an installation that was finished", found="one that was not", mend=here.mend

@@ -17,6 +17,7 @@ from verbatim import digest, install, lock
 from verbatim.drift import image, locks
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.locks import Locked
+from verbatim.drift.question import Question
 from verbatim.errors import VerbatimError
 
 TIMEOUT_S = 300.0
@@ -148,7 +149,7 @@ def _base(root: Path) -> Answer:
     findings = []
     for name, pinned in bases:
         try:
-            found = image.ask(f"/distribution/{quote(name)}/json", TIMEOUT_S)["Descriptor"]["digest"]
+            found = Question(f"/distribution/{quote(name)}/json", TIMEOUT_S).answer()["Descriptor"]["digest"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             findings.append(unchecked(name, f"its registry does not answer through the engine ({error})"))
             continue
