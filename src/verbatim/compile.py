@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from verbatim import changes, digest, inputs, install, lock, record
+from verbatim import changes, digest, environment, inputs, install, lock, record
 from verbatim.drift import locks
 from verbatim.errors import VerbatimError
 
@@ -181,7 +181,7 @@ def _uv_compile(uv: str, folder: Path, name: str) -> dict[str, str]:
         "--quiet",
         "--no-config",
         "--python-version",
-        install.PYTHON,
+        environment.PYTHON,
         "--no-header",
         "--no-annotate",
     ]

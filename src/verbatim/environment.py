@@ -1,5 +1,6 @@
 """What is here: Python, distributions, OS, CPU, GPU, image. It describes; it installs and changes nothing."""
 
+import json
 import os
 import platform
 import re
@@ -8,7 +9,23 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from verbatim import determinism, lock
+from verbatim import lock
+
+STAMP = "verbatim.json"  # what the installer writes last: see `verbatim.install`
+PYTHON = "3.11"
+
+
+def place(root: Path) -> tuple[Path, bool]:
+    """Where the locked environment lies, and whether it is an image's."""
+    fixed = os.environ.get("VERBATIM_ENV", "")
+    return (Path(fixed) if fixed else root / ".venv"), bool(fixed)
+
+
+def read_stamp(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((path / STAMP).read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def site_packages(environment: Path | None = None) -> Path:
@@ -52,6 +69,8 @@ def has_nvidia_driver() -> bool:
 
 def describe(root: Path) -> dict[str, Any]:
     """Everything that can be known without torch. `lock.differences` is empty where what is installed is what is locked."""
+    from verbatim import determinism  # here: the installer needs the rest, and an image installs before any other code
+
     installed = distributions(site_packages())
     path = root / "requirements" / f"{variant(installed)}.txt"
     locked: dict[str, Any] = {"file": path.name, "digest": "", "differences": [f"{path} is not there"]}

@@ -17,7 +17,7 @@ from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 
 from verbatim import digest as digests
-from verbatim import install, lock
+from verbatim import environment, lock
 from verbatim.errors import VerbatimError
 
 BY_HAND = "mend that line, then nox -s lock"
@@ -70,11 +70,11 @@ class Inputs:
 def surroundings() -> dict[str, str]:
     """What markers are evaluated against: this machine, and the Python of the locks, whichever Python asks."""
     found: dict[str, Any] = {**default_environment(), "extra": ""}
-    if found["python_version"] != install.PYTHON:
+    if found["python_version"] != environment.PYTHON:
         found |= {
-            "python_version": install.PYTHON,
-            "python_full_version": f"{install.PYTHON}.0",
-            "implementation_version": f"{install.PYTHON}.0",
+            "python_version": environment.PYTHON,
+            "python_full_version": f"{environment.PYTHON}.0",
+            "implementation_version": f"{environment.PYTHON}.0",
         }
     return found
 

@@ -21,8 +21,7 @@ from pathlib import Path
 from verbatim import digest, environment, lock
 from verbatim.errors import VerbatimError
 
-STAMP = "verbatim.json"
-PYTHON = "3.11"
+STAMP, PYTHON = environment.STAMP, environment.PYTHON
 # Where the CPU builds of torch lie; a lock names no place, so the one who installs does.
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
 
@@ -42,8 +41,8 @@ def ensure(root: Path, choice: str = "") -> Environment:
 
     In the project's image (`VERBATIM_ENV` names its environment) it is verified and never installed into.
     """
-    path, fixed = place(root)
-    stamp = read_stamp(path)
+    path, fixed = environment.place(root)
+    stamp = environment.read_stamp(path)
     chosen = choice or os.environ.get("VERBATIM_VARIANT", "") or stamp.get("chosen", "")
     variant = _variant(stamp["variant"] if fixed and stamp and not chosen else chosen)
     pins = lock.read_sealed(root / "requirements" / f"{variant}.txt")
@@ -59,15 +58,11 @@ def ensure(root: Path, choice: str = "") -> Environment:
         return Environment(path=path, variant=variant)
     if _problems(path, stamp, pins):
         with _alone(root):
-            if problems := _problems(path, read_stamp(path), pins):  # another session may have made it meanwhile
+            if problems := _problems(
+                path, environment.read_stamp(path), pins
+            ):  # another session may have made it meanwhile
                 _make(root, path, variant, "" if choice == "auto" else choice, pins, problems)
     return Environment(path=path, variant=variant)
-
-
-def place(root: Path) -> tuple[Path, bool]:
-    """Where the environment lies, and whether it is an image's."""
-    fixed = os.environ.get("VERBATIM_ENV", "")
-    return (Path(fixed) if fixed else root / ".venv"), bool(fixed)
 
 
 def _variant(chosen: str) -> str:
@@ -87,13 +82,6 @@ def _problems(path: Path, stamp: dict[str, str], pins: list[lock.Pin]) -> list[s
     if stamp.get("lock") != lock.digest(pins):
         return ["made from another lock"]
     return lock.differences(pins, environment.distributions(environment.site_packages(path)))
-
-
-def read_stamp(path: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads((path / STAMP).read_text()))
-    except (OSError, ValueError):
-        return {}
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from verbatim import digest, environment, install, licences, lock, record
+from verbatim import digest, environment, licences, lock, record
 from verbatim.errors import VerbatimError
 
 FOLDER = "sbom"
@@ -25,7 +25,7 @@ MOST = 12  # licences that are counted on the screen
 def of_lock(root: Path, variant: str) -> dict[str, Any]:
     """The pins of a lock, who requires whom, and the licences that what is installed states."""
     pins = lock.read_sealed(root / "requirements" / f"{variant}.txt")
-    known = licences.of_distributions(environment.site_packages(install.place(root)[0]))
+    known = licences.of_distributions(environment.site_packages(environment.place(root)[0]))
     components = [component("pypi", pin.name, pin.version, known.get(pin.name, ""), pin.hashes) for pin in pins]
     refs = {pin.name: ref("pypi", pin.name, pin.version) for pin in pins}
     needs: dict[str, list[str]] = {name: [] for name in refs.values()}

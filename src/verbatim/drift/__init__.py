@@ -17,11 +17,16 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from verbatim.drift import question
 from verbatim.drift.finding import BROKEN, DRIFT, UNCHECKED, Answer, Finding
 from verbatim.errors import VerbatimError
+
+if TYPE_CHECKING:
+    from verbatim.drift.locks import Locked
 
 HEAD = ("kind", "what", "expected", "found", "mend")
 KINDS = ("inputs", "lock", "installed", "image", "python", "variants", "twins")
@@ -29,29 +34,37 @@ KINDS = ("inputs", "lock", "installed", "image", "python", "variants", "twins")
 
 def answers(root: Path, kinds: tuple[str, ...] = KINDS, *, deep: bool = False) -> list[Answer]:
     """Ask the kinds named, all offline. Nothing is raised for what can't be read: it is in the answer."""
-    outside = "image" in kinds and not os.environ.get("VERBATIM_ENV")
-    asked = (
-        question.ask_for_images() if outside else None
-    )  # first: the engine thinks while all else is imported and looked at
-    from verbatim.drift import image, installed, locks, twins
+    # First, because the engine thinks for longer than it takes to import and look at all else.
+    asked = question.ask_for_images() if "image" in kinds and not os.environ.get("VERBATIM_ENV") else None
+    from verbatim.drift import locks
 
-    loaded, here = locks.load(root / "requirements"), installed.find(root)
-    ask = {
-        "inputs": lambda: locks.of_inputs(loaded),
-        "lock": lambda: locks.of_locks(loaded),
+    loaded = locks.load(root / "requirements")
+    ask = {"inputs": locks.of_inputs, "lock": locks.of_locks, "variants": locks.of_variants}
+    found = {kind: ask[kind](loaded) for kind in kinds if kind in ask}
+    if deep or len(found) < len(set(kinds)):
+        found |= _of_what_is_here(root, loaded, kinds, asked, deep)
+    return [found[kind] for kind in (*kinds, *(["files"] if deep else []))]
+
+
+def _of_what_is_here(
+    root: Path, loaded: "dict[str, Locked]", kinds: tuple[str, ...], asked: question.Question | None, deep: bool
+) -> dict[str, Answer]:
+    """The kinds that look beyond `requirements/`; their imports take as long as the others' answers."""
+    from verbatim.drift import image, installed, python, twins
+
+    here = installed.find(root)
+    ask: dict[str, Callable[[], Answer]] = {
         "installed": lambda: installed.of_installed(here, loaded),
-        "image": lambda: image.of_images(root, here, loaded, asked),
-        "python": lambda: installed.of_python(here, loaded, root),
-        "variants": lambda: locks.of_variants(loaded),
+        "python": lambda: python.of_python(here, loaded, root),
         "twins": lambda: twins.of_twins(root, loaded),
+        "image": lambda: image.of_images(root, here, loaded, asked),  # last: see above
     }
-    found = {kind: ask[kind]() for kind in sorted(kinds, key=lambda kind: kind == "image")}  # the engine's answer last
-    given = [found[kind] for kind in kinds]
+    found = {kind: call() for kind, call in ask.items() if kind in kinds}
     if deep:
         from verbatim.drift import files
 
-        given.append(files.of_files(here))
-    return given
+        found["files"] = files.of_files(here)
+    return found
 
 
 def exit_code(given: list[Answer], named: bool) -> int:

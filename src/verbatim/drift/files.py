@@ -9,7 +9,6 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
@@ -30,6 +29,8 @@ def of_files(here: Installed) -> Answer:
         rows, bad = _rows(folder / "RECORD")
         findings += [Finding(what=f"{folder.name}/RECORD, line {line}", expected="path,sha256=…,size", found=text, mend=here.anew) for line, text in bad]  # fmt: skip
         listed |= {path: (name, stated, size) for path, stated, size in rows}
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # hashing lets go of the interpreter's lock
         found = pool.map(lambda item: _of_file(here, item[0], *item[1]), listed.items(), chunksize=64)
         findings += [finding for finding in found if finding]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from verbatim import digest, install, lock
+from verbatim import digest, environment, lock
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.installed import Installed
 from verbatim.drift.locks import Locked
@@ -60,7 +60,7 @@ def _of_labels(root: Path, image: dict[str, Any], locks: dict[str, Locked]) -> I
         yield unchecked(name, f"{variant}.txt can't be read")
         return
     expected = [(f"built from {variant}.txt", labels.get(LABEL + "lock", ""), lock.digest(pins.values()))]
-    expected += [("built for Python", labels.get(LABEL + "python", ""), install.PYTHON)]
+    expected += [("built for Python", labels.get(LABEL + "python", ""), environment.PYTHON)]
     if labels.get(OCI + "name") == base[0]:  # a base that was asked for by name is another on purpose
         expected += [(f"built on {base[0]}", labels.get(OCI + "digest", ""), base[1])]
     for what, found, wanted in expected:

@@ -1,6 +1,5 @@
 """Drift of `requirements/`: inputs edited after compiling, locks edited by hand, variants apart. No resolver, no network."""
 
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,6 +174,8 @@ def _reached(pins: Iterable[Pin]) -> set[str]:
 
 def _edited(locked: Locked, stated: str, pins: dict[str, Pin]) -> tuple[str, str]:
     """Where a lock was edited, and how, by the last commit's copy, where that is the one its header speaks of."""
+    import subprocess
+
     command = ["git", "show", f"HEAD:./{locked.path.name}"]
     try:
         text = subprocess.run(command, cwd=locked.path.parent, capture_output=True, check=True).stdout

@@ -62,11 +62,11 @@ def _tasks(root: Path, _: dict[str, Locked]) -> Iterator[Finding]:
 
 def _sessions_in(root: Path, path: Path) -> Iterator[Finding]:
     """Both ways: every session is named in the file, and every session named there exists."""
-    what, known = str(path.relative_to(root)), sessions(root)
+    what = str(path.relative_to(root))
     if not path.is_file():
         yield unchecked(what, "not there")
         return
-    text = _text(path)
+    text, known = _text(path), sessions(root)
     if path.suffix == ".json":  # words that stand apart, `"nox", "args": ["-s", "train"]`, read as a command line does
         text = _APART.sub(lambda gap: " " + "\n" * gap[0].count("\n"), text)
     named: dict[str, int] = {}

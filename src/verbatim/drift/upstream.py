@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from verbatim import digest, install, lock
+from verbatim import digest, environment, install, lock
 from verbatim.drift import image, locks
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.locks import Locked
@@ -86,7 +86,7 @@ def _uv(uv: str, root: Path, name: str, scratch: Path, options: list[str]) -> tu
         "compile",
         "--no-config",
         "--python-version",
-        install.PYTHON,
+        environment.PYTHON,
         "--no-header",
         "--no-annotate",
         *options,
