@@ -349,13 +349,17 @@ def twins() -> Iterator[Planted]:
         "a base by tag": edit(docker, "@sha256:.*", ""),
         "a stage's base by tag": append(docker, "FROM debian:bookworm AS other\n"),
         "another digest": edit(docker, "sha256:b0", "sha256:b1"),
-        "another digest in devcontainer.json": edit(".devcontainer/devcontainer.json", "sha256:b0", "sha256:b1"),
+        "another digest in a JSON file": edit(".devcontainer/more.json", "sha256:b0", "sha256:b1"),
         "another digest in a workflow": append(ci, f"  - container: {world.BASE[0]}@sha256:{'0' * 64}\n"),
         "another hook": edit(".pre-commit-config.yaml", "rev: 2025.1.1", "rev: v2025.1.2"),
         "another version in a workflow": edit(ci, "nox==2025.1.1", "nox==2024.1.1"),
         "another version in the Dockerfile": append(docker, "RUN pip install pluggy==0.1\n"),
     }.items():
         yield Planted(f"twins: {what}", {"twins"}, spoil)
+    for name in world.DEVCONTAINER.MATRIX if world.DEVCONTAINER else ():
+        file = f".devcontainer/{name}"
+        yield Planted(f"{file}: edited by hand", {"twins"}, edit(file, '"dev"', '"train"'))
+        yield Planted(f"{file}: not there", {"twins"}, gone(file))
     for field_, old, new in (
         ("requires-python", r"==3\.11", "==3.12"),
         ("target-version", "py311", "py310"),

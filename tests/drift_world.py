@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import http.server
+import importlib.util
 import json
 import platform
 import shutil
@@ -15,6 +16,10 @@ from verbatim import compile, digest, environment, lock
 from verbatim.drift import image, question
 
 SITE = environment.site_packages(ROOT / ".venv")
+# Where these are generated: as long as nothing here does that, drift can't check them, and says so.
+DEVCONTAINER = (
+    importlib.import_module("verbatim.devcontainer") if importlib.util.find_spec("verbatim.devcontainer") else None
+)
 BASE = ("python:3.11-slim", "sha256:" + "b0" * 32)
 # name → what requires it; the first is what people wrote
 PROJECT = {
@@ -38,7 +43,7 @@ FILES = {
     ".vscode/tasks.json": '{\n  // one task, one session\n  "tasks": [\n    {"command": "nox -s train"},\n'
     '    {"command": "nox", "args": ["-s", "drift"]},\n    {"command": "python3.11 noxfile.py -s lock"}\n  ]\n}\n',
     ".devcontainer/Dockerfile": f"ARG BASE={BASE[0]}@{BASE[1]}\nFROM ${{BASE}} AS base\nFROM base AS dev\n",
-    ".devcontainer/devcontainer.json": f'{{"build": {{"args": {{"BASE": "{BASE[0]}@{BASE[1]}"}}}}}}\n',
+    ".devcontainer/more.json": f'{{"build": {{"args": {{"BASE": "{BASE[0]}@{BASE[1]}"}}}}}}\n',
     ".pre-commit-config.yaml": "repos:\n  - repo: https://example.invalid/wntrblm/nox\n    rev: 2025.1.1\n    hooks: []\n",
     ".github/workflows/ci.yml": "steps:\n  - run: pip install nox==2025.1.1\n",
 }
@@ -52,6 +57,9 @@ def make(root: Path) -> None:
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
+    for name in DEVCONTAINER.MATRIX if DEVCONTAINER else ():
+        (root / ".devcontainer" / name).parent.mkdir(exist_ok=True)
+        (root / ".devcontainer" / name).write_text(DEVCONTAINER.text(name))
     folder = root / "requirements"
     folder.mkdir()
     for name, text in INPUTS.items():

@@ -150,11 +150,12 @@ def _with(block: str, hashed: str) -> str:
 
 def _accept(folder: Path) -> None:
     """Refuse locks that are half made, apart, or that another resolver would not give."""
-    findings = [finding for answer in locks.of_requirements(folder) for finding in answer.findings]
-    if findings:
-        says = "; ".join(f"{f.what}: expected {f.expected}, found {f.found}" for f in findings[:5])
+    if says := locks.sentences(folder):
         raise VerbatimError(
-            "requirements", expected="locks that agree", found=says, then="run it again; no lock was changed"
+            "requirements",
+            expected="locks that agree",
+            found="; ".join(says[:5]),
+            then="run it again; no lock was changed",
         )
     for name in lock.NAMES if (uv := install.find_uv()) else ():
         other, pins = (

@@ -64,6 +64,14 @@ def of_requirements(folder: Path) -> list[Answer]:
     return [of_inputs(locks), of_locks(locks), of_variants(locks)]
 
 
+def sentences(folder: Path) -> list[str]:
+    """The same, a sentence for each thing found."""
+    found = [finding for answer in of_requirements(folder) for finding in answer.findings]
+    return [
+        f"{f.what}: expected {f.expected}, found {f.found}" if f.expected else f"{f.what}: {f.found}" for f in found
+    ]
+
+
 def of_inputs(locks: dict[str, Locked]) -> Answer:
     """(a) Are the pins what the `.in` files ask for now?"""
     findings: dict[tuple[str, str], Finding] = {}  # two locks share project.in: what is wrong with it is said once
