@@ -5,7 +5,7 @@ Every task is a session; arguments of your own come after `--`:
 
     nox -s train                                  train on the bundled digits, and record the run
     nox -s train -- model=mlp optimizer.lr=0.01   any setting of configs/ can be set by its name
-    nox                                           the checks: drift, lint and tests
+    nox                                           the checks: lint, drift and tests
 
 Without nox, `python3.11 noxfile.py` does the same: it makes the tools' environment from requirements/tools.txt first.
 """
@@ -51,7 +51,11 @@ from verbatim import install
 from verbatim.errors import VerbatimError
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["drift", "lint", "tests"]
+nox.options.sessions = [
+    "lint",
+    "drift",
+    "tests",
+]  # lint makes the environment: on a new checkout there is one to look at
 nox.options.default_venv_backend = "none"
 nox.options.error_on_missing_interpreters = False
 
