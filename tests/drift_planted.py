@@ -171,7 +171,7 @@ def variants() -> Iterator[Planted]:
         "a hash": (r"(?<=pluggy)(.*\n    --hash=sha256:)....", r"\1dead"),
         "a pin taken out": (r"^mdurl==.*\n(?:    .*\n)+", ""),
         "a pin more": (r"^(pluggy==)", rf"more==1.0 \\\n    --hash=sha256:{'ab' * 32}\n    # via pluggy\n\1"),
-        "another torch": (r"^torch==2\.13\.0", "torch==2.12.0"),
+        "another torch": (r"^torch(===?)2\.13\.0", r"torch\g<1>2.12.0"),
         "no torch": (r"^torch==.*\n(?:    .*\n)+", ""),
     }
     for name in ("cpu", "cuda"):

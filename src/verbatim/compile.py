@@ -123,6 +123,11 @@ def _seal(folder: Path, name: str) -> None:
     """Add the hashes stated by hand and the two digests, in place of those that were there."""
     path, source = folder / f"{name}.txt", inputs.read(folder / f"{name}.in")
     text = re.sub(r"^# (?:inputs|pins) sha256:.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for wanted in (
+        source.wanted
+    ):  # pip-compile writes `===` or `==` by chance of where it had the version from; see cuda.in for why
+        if any(one.operator == "===" for one in wanted.requirement.specifier):
+            text = re.sub(rf"^({re.escape(wanted.name)})==(?!=)", r"\1===", text, flags=re.MULTILINE)
     for also in source.also:
         pin = f"{also.name}=={also.version} \\\n"
         if pin not in text:

@@ -181,3 +181,15 @@ def test_a_hash_stated_by_hand_is_added_in_order_and_only_to_the_version_it_name
         VerbatimError, match="cpu.in, line 2: expected `# also a==…` to name the version that is locked, 2, found 1"
     ):
         compile._seal(tmp_path, "cpu")
+
+
+def test_an_exact_requirement_is_locked_exactly_whatever_pip_compile_wrote(tmp_path):
+    (tmp_path / "cuda.in").write_text("torch===2.0\n")
+    made = set()
+    for operator in ("==", "==="):
+        (tmp_path / "cuda.txt").write_text(block("torch", "2.0").replace("==", operator) + block("torch-more", "2.0"))
+        compile._seal(tmp_path, "cuda")
+        made.add((tmp_path / "cuda.txt").read_text())
+
+    assert len(made) == 1
+    assert "\ntorch===2.0 " in (text := made.pop()) and "\ntorch-more==2.0 " in text
