@@ -86,6 +86,12 @@ def runs(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def compare(session: nox.Session) -> None:
+    """Name the first thing that differs between two runs, and all others: `nox -s compare -- A B` (`-- --help`)."""
+    _verdict(session, "-m", "verbatim", "compare", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def tests(session: nox.Session) -> None:
     """Run the tests: `nox -s tests`, `nox -s tests -- -k trace`."""
     _python(session, "-m", "pytest", *session.posargs)
@@ -120,6 +126,14 @@ def _python(session: nox.Session, *arguments: str) -> None:
     fixed = {"PATH": path, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"), "PYTHONDONTWRITEBYTECODE": ""}
     python = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv")) / "bin" / "python"
     session.run(str(python), *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
+
+
+def _verdict(session: nox.Session, *arguments: str) -> None:
+    """Like `_python`, for a command whose exit code is its answer: nox would turn 1 and 2 into 1, so nox ends with it."""
+    try:
+        _python(session, *arguments)
+    except nox.command.CommandFailed as failed:
+        sys.exit(failed.return_code or 1)
 
 
 def _asked_for(name: str) -> bool:

@@ -8,7 +8,10 @@ from pathlib import Path
 from verbatim.errors import VerbatimError
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {"runs": ("verbatim.ledger", "list recorded runs")}
+COMMANDS = {
+    "runs": ("verbatim.ledger", "list recorded runs"),
+    "compare": ("verbatim.compare", "name the first thing that differs between two runs"),
+}
 
 
 def main() -> int:

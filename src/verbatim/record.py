@@ -158,7 +158,7 @@ def read(where: Path) -> Record:
         )
     try:
         return _from_statement(value)
-    except (KeyError, TypeError, IndexError, StopIteration) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, StopIteration) as error:
         raise VerbatimError(
             path, expected="a whole record", found=f"{type(error).__name__}: {error}", then=then
         ) from None
