@@ -49,10 +49,18 @@ def find(a: Reader, b: Reader, until: int | None = None) -> Parting:
     if at == rows:
         return Parting(compared=rows)
     left, right = a.row(skip_a + at), b.row(skip_b + at)
-    every = math.lcm(a.parameters_every, b.parameters_every)
-    last = (left.step - 1) // every * every if every else -1
     what = tuple(_what(left, right))
-    return Parting(compared=at, a=left, b=right, what=what, parameters_same_after=last if last >= start else None)
+    return Parting(compared=at, a=left, b=right, what=what, parameters_same_after=_last_same(a, b, start, left.step))
+
+
+def _last_same(a: Reader, b: Reader, start: int, step: int) -> int | None:
+    """The last step before `step` at which both took the parameters' digest."""
+    every = math.lcm(a.parameters_every, b.parameters_every)
+    last = (step - 1) // every * every if every else -1
+    if last < start:
+        return None
+    rows = (reader.row(last - reader.row(0).step) for reader in (a, b))
+    return last if all(map(_taken, rows)) else None
 
 
 def _bisect(a: Reader, b: Reader, rows: int) -> int:
@@ -71,14 +79,14 @@ def _scan(a: Reader, b: Reader, skip_a: int, skip_b: int, rows: int) -> int:
     import numpy as np
 
     def block(reader: Reader, start: int, count: int) -> Any:
-        return np.frombuffer(reader.block(start, count), np.uint8).reshape(count, trace.ROW_BYTES)
+        return np.frombuffer(reader.block(start, count), "<u8").reshape(count, trace.ROW_BYTES // 8)
 
     for start in range(0, rows, BLOCK_ROWS):
         count = min(BLOCK_ROWS, rows - start)
         left, right = block(a, skip_a + start, count), block(b, skip_b + start, count)
-        taken = left[:, 48:64].any(axis=1) & right[:, 48:64].any(axis=1)
-        other = (left[:, :48] != right[:, :48]).any(axis=1)
-        other |= taken & (left[:, 48:64] != right[:, 48:64]).any(axis=1)
+        unlike = left[:, :8] != right[:, :8]  # words 6 and 7 are the parameters' digest, zero where it was not taken
+        taken = left[:, 6:8].any(axis=1) & right[:, 6:8].any(axis=1)
+        other = unlike[:, :6].any(axis=1) | (taken & unlike[:, 6:].any(axis=1))
         if other.any():
             return start + int(other.argmax())
     return rows
