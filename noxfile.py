@@ -86,6 +86,12 @@ def runs(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def reproduce(session: nox.Session) -> None:
+    """Make a run again from its record alone, and compare, bit for bit: `nox -s reproduce -- runs/<run>` (`-- --help`)."""
+    _verdict(session, "-m", "verbatim", "reproduce", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def compare(session: nox.Session) -> None:
     """Name the first thing that differs between two runs, and all others: `nox -s compare -- A B` (`-- --help`)."""
     _verdict(session, "-m", "verbatim", "compare", *session.posargs)

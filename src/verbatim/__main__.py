@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "runs": ("verbatim.ledger", "list recorded runs"),
     "compare": ("verbatim.compare", "name the first thing that differs between two runs"),
+    "reproduce": ("verbatim.reproduce", "make a run again from its record, and compare"),
 }
 
 

@@ -59,15 +59,20 @@ def _capture(root: Path, run_id: str) -> Code:
     except subprocess.CalledProcessError:  # no commit yet
         head, dirty = "", True
     parent = ["-p", head] if head else []
+    made = commit(top, tree, parent, f"The code of run {run_id}")
+    ref = REFS + run_id
+    git(top, "update-ref", ref, made)
+    return Code(tree=tree, head=head, dirty=dirty, ref=ref)
+
+
+def commit(folder: Path, tree: str, parents: list[str], message: str) -> str:
+    """A commit of a tree, by nobody: it needs no name or address of the user. `parents`: `-p <commit>` each."""
     author = {
         f"GIT_{who}_{what}": f"verbatim{'@localhost' * (what == 'EMAIL')}"
         for who in ("AUTHOR", "COMMITTER")
         for what in ("NAME", "EMAIL")
     }
-    commit = git(top, "commit-tree", tree, *parent, "-m", f"The code of run {run_id}", **author)
-    ref = REFS + run_id
-    git(top, "update-ref", ref, commit)
-    return Code(tree=tree, head=head, dirty=dirty, ref=ref)
+    return git(folder, "commit-tree", tree, *parents, "-m", message, **author)
 
 
 def git(folder: Path, *arguments: str, **variables: str) -> str:

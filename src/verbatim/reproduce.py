@@ -1,0 +1,206 @@
+"""Makes a run again from its record alone, then compares: `nox -s reproduce -- <run folder | record.json>`.
+
+Restored are the code (in a worktree of its own), the environment, the configuration and the variables that reach the bits; the data
+must have the recorded fingerprint. The user's checkout is never touched. Exit code 0: identical; 1: different, and the first cause is
+named; 2: it could not be run, and why.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verbatim import causes, compare, comparison, digest, environment, install, lock, record, rerun, restore
+from verbatim.comparison import Comparison
+from verbatim.errors import Interrupted, VerbatimError
+from verbatim.record import Record
+from verbatim.rerun import Follower
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reproduction:
+    """What came of it. `environment`: whether the locked environment was `reused` or `made`."""
+
+    original: Path
+    folder: Path
+    found: Comparison
+    until: int | None
+    wall_s: float
+    stopped: str
+
+    @property
+    def identical(self) -> bool:
+        """By the outcome alone: an environment that differs and gives the same bits makes the claim stronger."""
+        return not self.found.of(*causes.OUTCOME)
+
+    @property
+    def verdict(self) -> str:
+        part = self.found.parting
+        if not self.identical:
+            return f"different: {self.found.verdict}"
+        if self.found.a.outcome and self.until is None:
+            return f"identical: {self.found.a.run} was reproduced bit for bit"
+        return f"identical as far as compared: the first {part.compared if part else 0} steps, bit for bit"
+
+
+def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduction:
+    began = time.monotonic()
+    run = record.read(where)
+    recorded = check(where, run)
+    until = _until(run, recorded, options.until)
+    say(
+        f"record       {run.run}: {run.state}, {recorded.rows if recorded else 'no'} steps, recipe {digest.short(run.recipe)}"
+    )
+    _refuse_impossible(run)
+    with restore.restored(root, run.code, keep=options.keep) as folder:
+        tree = restore.project(root, folder)
+        say(f"code         git tree {run.code['tree'][:12]}, restored beside this checkout")
+        python = environment_of(run, tree, root)
+        paths = places(run, root, options.paths)
+        runs = Path(paths["runs"])
+        rerun.write_config(folder / "config", run.recipe_config, paths)
+        words = rerun.command(run.command, tree, python, folder / "config")
+        follower = Follower(runs=runs, original=run, recorded=recorded, until=until, fail_fast=options.fail_fast)
+        say(f"running      {' '.join(words[1:3])} with the recorded configuration")
+        code = follower.run(
+            words, tree, rerun.variables(run, tree), lambda pid: restore.owned_by(folder, os.getpid(), pid)
+        )
+        if options.keep:
+            say(f"kept         {tree}; to remove it: git worktree remove --force {folder / 'code'}")
+    made, new = _completed(follower, code, run)
+    if run.state == "failed" and new.state != "failed":
+        until = recorded.row(recorded.rows - 1).step if recorded and recorded.rows else None
+    found = comparison.compare(where, made, root, until)
+    return Reproduction(
+        original=where, folder=made, found=found, until=until, wall_s=time.monotonic() - began, stopped=follower.stopped
+    )  # fmt: skip
+
+
+def check(where: Path, run: Record) -> Any:
+    """The record's own integrity: each file that lies beside it has the recorded bytes, and the trace's chain is whole."""
+    folder = comparison.folder(where)
+    if where.is_dir() or (folder / comparison.TRACE).exists():
+        for name, stated in run.files.items():
+            path = folder / name
+            if path.name != name:
+                raise VerbatimError(where, expected="plain file names", found=name)
+            if not path.exists():
+                say(f"note: {path} is gone; the recorded digest stands for it")
+            elif name != comparison.TRACE and (found := digest.of_file(path)) != stated:
+                raise VerbatimError(
+                    path, expected=stated, found=f"{found}: changed after the run", then="use another copy of the run"
+                )
+    recorded = comparison.open_trace(folder, run)
+    if recorded:
+        recorded.verify()
+    return recorded
+
+
+def _until(run: Record, recorded: Any, asked: int | None) -> int | None:
+    """The last step to compare: as asked, or where a run was broken off."""
+    if run.state == "sealed" or (run.state == "failed" and asked is None):
+        return asked
+    if not recorded or not recorded.rows:
+        raise VerbatimError(run.run, expected="a run with a step to repeat", found=f"{run.state} before the first step")
+    last = int(recorded.row(recorded.rows - 1).step)
+    return last if asked is None else min(asked, last)
+
+
+def _refuse_impossible(run: Record) -> None:
+    if not run.recipe:
+        missing = next(
+            n
+            for n, v in (("code", run.code.get("tree")), ("lock", run.lock.get("digest")), ("data", True))
+            if not v or n == "data"
+        )
+        raise VerbatimError(
+            run.run,
+            expected="a complete recipe",
+            found=f"no {missing} in it ({run.code.get('reason') or run.reason or run.state})",
+        )
+    gpu = run.environment.get("gpu")
+    if gpu and not environment.has_nvidia_driver():
+        raise VerbatimError(
+            run.run, expected=f"a GPU: it was recorded on {gpu['name']}", found="none here, and a CPU computes other bits",
+            then="run this where such a GPU is; `nox -s compare` with a run made here compares all else",
+        )  # fmt: skip
+
+
+def environment_of(run: Record, tree: Path, root: Path) -> Path:
+    """The Python of an environment that holds what the recorded lock names: the project's own, or one made for this lock."""
+    path = tree / "requirements" / str(run.lock.get("file"))
+    pins = lock.read(path)
+    if lock.digest(pins) != run.lock["digest"]:
+        raise VerbatimError(path, expected=f"the recorded lock, {run.lock['digest']}", found=lock.digest(pins))
+    present = Path(os.environ.get("VERBATIM_ENV") or root / ".venv")
+    if not lock.differences(pins, environment.distributions(environment.site_packages(present))):
+        say(f"environment  {present}: as the recorded lock names it")
+        return present / "bin" / "python"
+    own = root / ".nox" / "reproduce" / digest.short(run.lock["digest"])
+    own.parent.mkdir(parents=True, exist_ok=True)
+    say(f"environment  {present} is of another lock than {digest.short(run.lock['digest'])}: one of its own, {own}")
+    return install.ensure(tree, path.stem, own).python
+
+
+def places(run: Record, root: Path, given: list[str]) -> dict[str, Any]:
+    """Where things lie on this machine: as given, as the project's configuration says, and as recorded where that is silent."""
+    from omegaconf import OmegaConf
+
+    config = root / "configs" / "train.yaml"
+    loaded: Any = OmegaConf.load(config) if config.exists() else {}
+    present: Any = OmegaConf.to_container(OmegaConf.create({"paths": loaded.get("paths", {})}), resolve=True)
+    paths = dict(run.config.get("paths", {}))
+    paths |= {key: value for key, value in present["paths"].items() if value is not None}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if not equals or not key.startswith("paths."):
+            raise VerbatimError(word, expected="paths.<name>=<place>: all else is the record's", found=word)
+        paths[key.removeprefix("paths.")] = value
+    return paths | {"runs": str((root / Path(paths.get("runs", "runs")).expanduser()).resolve())}
+
+
+def _completed(follower: Follower, code: int, run: Record) -> tuple[Path, Record]:
+    """The new run's folder and record; refused where nothing came of it that can be compared."""
+    if follower.folder is None:
+        raise VerbatimError(
+            "the run", expected="a record of it", found=f"exit code {code} before there was one; it says why above"
+        )
+    new = record.read(follower.folder)
+    if follower.stopped == "recipe" and (mismatch := follower.mismatch()):
+        raise VerbatimError(follower.folder, expected="the recorded recipe", found=f"other {mismatch.part}: {mismatch}")
+    if not new.trace.get("rows") and run.trace.get("rows"):
+        raise VerbatimError(follower.folder, expected="a run that starts", found=new.reason or new.state)
+    if new.state == "interrupted" and not follower.stopped:
+        raise VerbatimError(follower.folder, expected="the run to end", found=f"interrupted ({new.reason})")
+    return follower.folder, new
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: list[str], root: Path) -> int:
+    parser = argparse.ArgumentParser(
+        prog="nox -s reproduce --",
+        description="Make a run again from its record alone, and compare. Exit code 0: identical, 1: different, 2: could not be run.",
+    )
+    parser.add_argument("run", help="a run's folder, name or record.json; `latest` is the newest sealed run")
+    parser.add_argument("paths", nargs="*", metavar="paths.NAME=PLACE", help="where things lie on this machine")
+    parser.add_argument("--until", metavar="STEP", type=int, help="end after this step, and compare as far")
+    parser.add_argument("--fail-fast", action="store_true", help="end at the first step that differs")
+    parser.add_argument("--keep", action="store_true", help="keep the restored code")
+    options = parser.parse_args(arguments)
+    if options.until is not None and options.until < 0:
+        raise VerbatimError("--until", expected="a step, counted from 0", found=options.until)
+    where = compare.locate(options.run, root)
+    try:
+        done = reproduce(where, root, options)
+    except Interrupted:
+        return 128 + signal.SIGTERM
+    print(f"\n{compare.report(done.found, root)}\n\n{done.verdict}  ({done.wall_s:.1f} s)")
+    sys.stdout.flush()
+    return 0 if done.identical else 1
