@@ -10,14 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from verbatim import causes, digest, parting, record
+from verbatim import causes, digest, integrity, parting, record
 from verbatim.causes import Difference
 from verbatim.errors import VerbatimError
 from verbatim.parting import Parting
 from verbatim.record import Record
-from verbatim.trace import Reader, Row
-
-TRACE = "trace.bin"
+from verbatim.trace import Row
 
 
 @dataclass(kw_only=True)
@@ -57,17 +55,18 @@ def compare(a: Path, b: Path, root: Path, until: int | None = None) -> Compariso
     found = Comparison(a=one, b=other)
     _refuse_strangers(one, other)
     found.differences += causes.find(one, other, root)
-    found.differences += _steps(found, folder(a), folder(b), until)
+    found.differences += _steps(found, integrity.folder_of(a), integrity.folder_of(b), until)
     if until is None and one.state == other.state == "sealed":
-        found.differences += _tensors(found, folder(a), folder(b))
+        found.differences += _tensors(found, integrity.folder_of(a), integrity.folder_of(b))
         found.differences += causes.values("metric", "", one.metrics, other.metrics)
     if until is None:
         found.differences += _ends(found)
+        if one.outcome != other.outcome and not found.of(*causes.OUTCOME):
+            says = (
+                f"{digest.short(one.outcome)} → {digest.short(other.outcome)}, though nothing that was compared differs"
+            )
+            found.differences.append(Difference(part="end", where="outcome", a=one.outcome, b=other.outcome, says=says))
     return found
-
-
-def folder(where: Path) -> Path:
-    return where if where.is_dir() else where.parent
 
 
 def _refuse_strangers(a: Record, b: Record) -> None:
@@ -89,31 +88,13 @@ def _program(command: list[str]) -> str:
     return ""
 
 
-def open_trace(where: Path, run: Record) -> Reader | None:
-    """The trace of a run, after its digest is found to be the recorded one; None where there is none."""
-    path = where / TRACE
-    if not path.exists():
-        return None
-    stated = run.files.get(TRACE)
-    if stated and (found := digest.of_file(path)) != stated:
-        reader = Reader(path)
-        reader.verify()  # names the row, where it is one
-        raise VerbatimError(
-            path, expected=stated, found=f"{found}: the file was changed after the run", then="use another copy"
-        )
-    reader = Reader(path)
-    if run.state == "sealed" and (reader.rows, reader.digest) != (run.trace.get("rows"), run.trace.get("digest")):
-        raise VerbatimError(path, expected=f"the recorded {run.trace.get('rows')} rows", found=f"another {reader.rows}")
-    return reader
-
-
 def _steps(found: Comparison, a: Path, b: Path, until: int | None) -> Iterator[Difference]:
-    left, right = open_trace(a, found.a), open_trace(b, found.b)
+    left, right = integrity.open_trace(a, found.a), integrity.open_trace(b, found.b)
     if left is None or right is None:
         one, other = found.a.trace.get("digest"), found.b.trace.get("digest")
         missing = " and ".join(str(side) for side, trace in ((a, left), (b, right)) if trace is None)
         if one and other and one != other:
-            found.notes.append(f"{missing}: no {TRACE}, so the first differing step can't be named")
+            found.notes.append(f"{missing}: no {integrity.TRACE}, so the first differing step can't be named")
             yield Difference(part="step", where="trace", a=one, b=other)
         elif not (one and other):
             found.notes.append(f"{missing}: no trace, so no step was compared")

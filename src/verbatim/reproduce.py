@@ -12,13 +12,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from verbatim import causes, compare, comparison, digest, environment, install, lock, record, rerun, restore
+from verbatim import causes, compare, comparison, digest, environment, integrity, launch, record, restore
 from verbatim.comparison import Comparison
 from verbatim.errors import Interrupted, VerbatimError
+from verbatim.follow import Follower
 from verbatim.record import Record
-from verbatim.rerun import Follower
+from verbatim.trace import Reader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Reproduction:
 def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduction:
     began = time.monotonic()
     run = record.read(where)
-    recorded = check(where, run)
+    recorded = integrity.check(where, run, lambda text: say(f"note         {text}"))
     until = _until(run, recorded, options.until)
     say(
         f"record       {run.run}: {run.state}, {recorded.rows if recorded else 'no'} steps, recipe {digest.short(run.recipe)}"
@@ -59,55 +59,56 @@ def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduct
     with restore.restored(root, run.code, keep=options.keep) as folder:
         tree = restore.project(root, folder)
         say(f"code         git tree {run.code['tree'][:12]}, restored beside this checkout")
-        python = environment_of(run, tree, root)
-        paths = places(run, root, options.paths)
+        python = launch.environment_of(run, tree, root)
+        paths = launch.places(run, root, options.paths)
         runs = Path(paths["runs"])
-        rerun.write_config(folder / "config", run.recipe_config, paths)
-        words = rerun.command(run.command, tree, python, folder / "config")
+        launch.write_config(folder / "config", run.recipe_config, paths)
+        words = launch.command(run.command, tree, python, folder / "config")
         follower = Follower(runs=runs, original=run, recorded=recorded, until=until, fail_fast=options.fail_fast)
         say(f"running      {' '.join(words[1:3])} with the recorded configuration")
         code = follower.run(
-            words, tree, rerun.variables(run, tree), lambda pid: restore.owned_by(folder, os.getpid(), pid)
+            words, tree, launch.variables(run, tree), lambda pid: restore.owned_by(folder, os.getpid(), pid)
         )
         if options.keep:
             say(f"kept         {tree}; to remove it: git worktree remove --force {folder / 'code'}")
-    made, new = _completed(follower, code, run)
-    if run.state == "failed" and new.state != "failed":
-        until = recorded.row(recorded.rows - 1).step if recorded and recorded.rows else None
+    made, new = _completed(follower, code)
+    if run.state == "failed" and new.state != "failed" and recorded:
+        until = recorded.row(recorded.rows - 1).step
     found = comparison.compare(where, made, root, until)
+    _refuse_nothing(found, new, made, until)
     return Reproduction(
         original=where, folder=made, found=found, until=until, wall_s=time.monotonic() - began, stopped=follower.stopped
     )  # fmt: skip
 
 
-def check(where: Path, run: Record) -> Any:
-    """The record's own integrity: each file that lies beside it has the recorded bytes, and the trace's chain is whole."""
-    folder = comparison.folder(where)
-    if where.is_dir() or (folder / comparison.TRACE).exists():
-        for name, stated in run.files.items():
-            path = folder / name
-            if path.name != name:
-                raise VerbatimError(where, expected="plain file names", found=name)
-            if not path.exists():
-                say(f"note: {path} is gone; the recorded digest stands for it")
-            elif name != comparison.TRACE and (found := digest.of_file(path)) != stated:
-                raise VerbatimError(
-                    path, expected=stated, found=f"{found}: changed after the run", then="use another copy of the run"
-                )
-    recorded = comparison.open_trace(folder, run)
-    if recorded:
-        recorded.verify()
-    return recorded
-
-
-def _until(run: Record, recorded: Any, asked: int | None) -> int | None:
+def _until(run: Record, recorded: Reader | None, asked: int | None) -> int | None:
     """The last step to compare: as asked, or where a run was broken off."""
-    if run.state == "sealed" or (run.state == "failed" and asked is None):
+    if run.state == "sealed":
         return asked
     if not recorded or not recorded.rows:
         raise VerbatimError(run.run, expected="a run with a step to repeat", found=f"{run.state} before the first step")
-    last = int(recorded.row(recorded.rows - 1).step)
-    return last if asked is None else min(asked, last)
+    last = recorded.row(recorded.rows - 1).step
+    if asked is None:
+        return None if run.state == "failed" else last  # what failed should fail again, at the same step
+    return min(asked, last)
+
+
+def _refuse_nothing(found: Comparison, new: Record, made: Path, until: int | None) -> None:
+    """No verdict where the run broke off on its own, or where no step was compared."""
+    steps = found.parting.compared if found.parting else 0
+    if found.parting and found.parting.a:  # whatever happened after: the bits had parted before
+        return
+    if new.state == "failed" and found.a.state != "failed":
+        raise VerbatimError(
+            made, expected="a run that ends as recorded", found=f"{new.reason}, after {steps} steps that were the same"
+        )
+    if until is not None and not steps:
+        raise VerbatimError(
+            made,
+            expected="a trace to compare with",
+            found=f"none ({'; '.join(found.notes)})",
+            then="without --until, digests are compared",
+        )
 
 
 def _refuse_impossible(run: Record) -> None:
@@ -130,40 +131,7 @@ def _refuse_impossible(run: Record) -> None:
         )  # fmt: skip
 
 
-def environment_of(run: Record, tree: Path, root: Path) -> Path:
-    """The Python of an environment that holds what the recorded lock names: the project's own, or one made for this lock."""
-    path = tree / "requirements" / str(run.lock.get("file"))
-    pins = lock.read(path)
-    if lock.digest(pins) != run.lock["digest"]:
-        raise VerbatimError(path, expected=f"the recorded lock, {run.lock['digest']}", found=lock.digest(pins))
-    present = Path(os.environ.get("VERBATIM_ENV") or root / ".venv")
-    if not lock.differences(pins, environment.distributions(environment.site_packages(present))):
-        say(f"environment  {present}: as the recorded lock names it")
-        return present / "bin" / "python"
-    own = root / ".nox" / "reproduce" / digest.short(run.lock["digest"])
-    own.parent.mkdir(parents=True, exist_ok=True)
-    say(f"environment  {present} is of another lock than {digest.short(run.lock['digest'])}: one of its own, {own}")
-    return install.ensure(tree, path.stem, own).python
-
-
-def places(run: Record, root: Path, given: list[str]) -> dict[str, Any]:
-    """Where things lie on this machine: as given, as the project's configuration says, and as recorded where that is silent."""
-    from omegaconf import OmegaConf
-
-    config = root / "configs" / "train.yaml"
-    loaded: Any = OmegaConf.load(config) if config.exists() else {}
-    present: Any = OmegaConf.to_container(OmegaConf.create({"paths": loaded.get("paths", {})}), resolve=True)
-    paths = dict(run.config.get("paths", {}))
-    paths |= {key: value for key, value in present["paths"].items() if value is not None}
-    for word in given:
-        key, equals, value = word.partition("=")
-        if not equals or not key.startswith("paths."):
-            raise VerbatimError(word, expected="paths.<name>=<place>: all else is the record's", found=word)
-        paths[key.removeprefix("paths.")] = value
-    return paths | {"runs": str((root / Path(paths.get("runs", "runs")).expanduser()).resolve())}
-
-
-def _completed(follower: Follower, code: int, run: Record) -> tuple[Path, Record]:
+def _completed(follower: Follower, code: int) -> tuple[Path, Record]:
     """The new run's folder and record; refused where nothing came of it that can be compared."""
     if follower.folder is None:
         raise VerbatimError(
@@ -172,10 +140,12 @@ def _completed(follower: Follower, code: int, run: Record) -> tuple[Path, Record
     new = record.read(follower.folder)
     if follower.stopped == "recipe" and (mismatch := follower.mismatch()):
         raise VerbatimError(follower.folder, expected="the recorded recipe", found=f"other {mismatch.part}: {mismatch}")
-    if not new.trace.get("rows") and run.trace.get("rows"):
+    if new.state in ("interrupted", "started") and not follower.stopped:
+        raise VerbatimError(
+            follower.folder, expected="the run to end", found=new.reason or f"it was killed (exit code {code})"
+        )
+    if not new.trace.get("rows"):
         raise VerbatimError(follower.folder, expected="a run that starts", found=new.reason or new.state)
-    if new.state == "interrupted" and not follower.stopped:
-        raise VerbatimError(follower.folder, expected="the run to end", found=f"interrupted ({new.reason})")
     return follower.folder, new
 
 

@@ -1,13 +1,7 @@
-"""Starts a recorded run again in its restored tree, follows its trace while it is written, and ends it early when asked.
-
-The recorded configuration goes to Hydra as a whole, as its primary configuration; overrides say nothing but where Hydra may write.
-The script is the recorded one, so nothing here may need a feature that an older script lacks.
-"""
+"""Follows a run that is made again: finds its folder, compares its trace while it is written, and ends it early when asked."""
 
 import contextlib
-import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -16,71 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from verbatim import causes, determinism, record
+from verbatim import causes, record
 from verbatim.errors import Interrupted, VerbatimError
 from verbatim.record import Record
 from verbatim.trace import HEADER_BYTES, Reader
 
 POLL_S = 0.1
 GRACE_S = 20.0  # what a run may take to seal its record when it is asked to end
-NAME = "recorded"
-# Hydra's own folders and logs: a run folder is claimed by the run itself.
-QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
-
-
-def write_config(folder: Path, recipe_config: dict[str, Any], paths: dict[str, Any]) -> None:
-    """The recipe's configuration, with the places of this machine where the record left them open. JSON, which is YAML whose
-    strings are never taken for numbers."""
-
-    def opened(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: opened(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [opened(inner) for inner in value]
-        if isinstance(value, str):
-            return re.sub(r"<(paths\.\w+)>", r"${\1}", value.replace("${", r"\${"))
-        return value
-
-    text = json.dumps(opened(recipe_config) | {"paths": paths}, indent=1, ensure_ascii=False)
-    unprintable = r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]"  # YAML wants these escaped, JSON does not
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{NAME}.yaml").write_text(re.sub(unprintable, lambda m: f"\\u{ord(m[0]):04x}", text), encoding="utf-8")
-
-
-def command(recorded: list[str], tree: Path, python: Path, configs: Path) -> list[str]:
-    """The recorded interpreter options and program, with the recorded configuration instead of the overrides."""
-    options, program = [], []
-    for index, word in enumerate(recorded[1:], 1):
-        if word == "-m":
-            program = recorded[index : index + 2]
-        elif word.endswith(".py"):
-            program = [str(_script(tree, word))]
-        elif word.startswith("-"):
-            options.append(word)
-            continue
-        break
-    if not program:
-        raise VerbatimError(
-            "the recorded command", expected="python -m <module>, or a .py file", found=" ".join(recorded)
-        )
-    return [str(python), *options, *program, "--config-dir", str(configs), "--config-name", NAME, *QUIET]
-
-
-def _script(tree: Path, name: str) -> Path:
-    """The script in the restored tree, whatever folder it was started from."""
-    parts = Path(name).parts
-    for start in range(len(parts)):
-        candidate = tree.joinpath(*parts[start:])
-        if not Path(*parts[start:]).is_absolute() and ".." not in parts[start:] and candidate.is_file():
-            return candidate
-    raise VerbatimError("the recorded command", expected="its script in the recorded code", found=f"no {name} there")
-
-
-def variables(run: Record, tree: Path) -> dict[str, str]:
-    """This process's variables, but for those that reach the bits: these are the recorded ones, no more and no fewer."""
-    kept = {key: value for key, value in os.environ.items() if key not in determinism.PROCESS_VARIABLES}
-    recorded: dict[str, str] = run.environment.get("variables", {})
-    return kept | recorded | {"PYTHONPATH": str(tree / "src")}
 
 
 @dataclass(kw_only=True)
