@@ -65,28 +65,24 @@ def find(a: Record, b: Record, root: Path) -> Iterator[Difference]:
 
 
 def values(part: str, where: str, a: Any, b: Any, *, known: bool | None = None) -> Iterator[Difference]:
-    """Leaf by leaf. Values are the same when their JSON is: 1, 1.0 and true are three values. Unless `known`, None is not stated."""
-    if not (known if known is not None else a not in (None, "") and b not in (None, "")):
-        return
-    left, right = dict(leaves(a, where)), dict(leaves(b, where))
-    for key in [*left, *(key for key in right if key not in left)]:
-        one, other = left.get(key, Nothing.HERE), right.get(key, Nothing.HERE)
-        if Nothing.HERE in (one, other) or digest.canonical(one) != digest.canonical(other):
-            yield Difference(part=part, where=key, a=one, b=other)
+    """Key by key. Values are the same when their JSON is: 1, 1.0 and true are three. Unless `known`, None is what was not stated."""
+    if known if known is not None else a not in (None, "") and b not in (None, ""):
+        yield from (Difference(part=part, where=path, a=one, b=other) for path, one, other in walk(a, b, where))
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value by its dotted path. A list is one value; a key that holds a dot is quoted, so that no two paths are the same."""
-    if not isinstance(value, dict) or not value:
-        yield path, value
-        return
-    for key, inner in value.items():
-        name = json.dumps(key) if "." in str(key) or not key else str(key)
-        yield from leaves(inner, f"{path}.{name}" if path else name)
+def walk(a: Any, b: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """(path, a, b) wherever two trees differ. A list is one value; a key that holds a dot is quoted, so that no two paths are the same."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in [*a, *(key for key in b if key not in a)]:
+            name = json.dumps(key) if path and "." in key else key
+            yield from walk(a.get(key, Nothing.HERE), b.get(key, Nothing.HERE), f"{path}.{name}" if path else name)
+    elif Nothing.HERE in (a, b) or digest.canonical(a) != digest.canonical(b):
+        yield path, a, b
 
 
-def _python(environment: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in environment.get("python", {}).items() if key != "executable"}
+def _python(environment: dict[str, Any]) -> Any:
+    found = environment.get("python")
+    return {key: value for key, value in found.items() if key != "executable"} if isinstance(found, dict) else found
 
 
 def _config(a: Record, b: Record) -> Iterator[Difference]:

@@ -52,7 +52,7 @@ def command(recorded: list[str], tree: Path, python: Path, configs: Path) -> lis
         break
     if not program:
         raise VerbatimError(
-            "the recorded command", expected="python -m <module>, or a .py file", found=" ".join(recorded)
+            "the recorded command", expected="python -m <module>, or a .py file", found=" ".join(recorded[:3])
         )
     return [str(python), *options, *program, "--config-dir", str(configs), "--config-name", NAME, *QUIET]
 

@@ -84,20 +84,23 @@ def _scan(a: Reader, b: Reader, skip_a: int, skip_b: int, rows: int) -> int:
     for start in range(0, rows, BLOCK_ROWS):
         count = min(BLOCK_ROWS, rows - start)
         left, right = block(a, skip_a + start, count), block(b, skip_b + start, count)
-        unlike = left[:, :8] != right[:, :8]  # words 6 and 7 are the parameters' digest, zero where it was not taken
-        taken = left[:, 6:8].any(axis=1) & right[:, 6:8].any(axis=1)
-        other = unlike[:, :6].any(axis=1) | (taken & unlike[:, 6:].any(axis=1))
+        unlike = left[:, :8] != right[:, :8]  # words 4 and 5 are the gradient's digest, 6 and 7 the parameters'
+        whole, whole_too = left[:, 6:8].any(axis=1), right[:, 6:8].any(axis=1)
+        other = unlike[:, :4].any(axis=1) | ((whole == whole_too) & unlike[:, 4:6].any(axis=1))
+        other |= whole & whole_too & unlike[:, 6:].any(axis=1)
         if other.any():
             return start + int(other.argmax())
     return rows
 
 
 def _what(a: Row, b: Row) -> Iterator[str]:
+    """What of two rows differs. Digests that cover different tensors (one row took all, the other not) can't be compared."""
+    comparable = {"gradient": _taken(a) == _taken(b), "parameters": _taken(a) and _taken(b)}
     for name in WHAT:
         left, right = getattr(a, name), getattr(b, name)
         if name == "loss":  # by its bits: a NaN is the same as itself
             left, right = struct.pack("<d", left), struct.pack("<d", right)
-        if left != right and (name != "parameters" or (_taken(a) and _taken(b))):
+        if left != right and comparable.get(name, True):
             yield name
     if a.step != b.step:
         yield "step"
