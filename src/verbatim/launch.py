@@ -29,10 +29,11 @@ def write_config(folder: Path, recipe_config: dict[str, Any], paths: dict[str, A
         if isinstance(value, list):
             return [opened(inner) for inner in value]
         if isinstance(value, str):
-            return re.sub(r"<(paths\.\w+)>", r"${\1}", value.replace("${", r"\${"))
+            escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # backslashes before `${` count double there
+            return re.sub(r"<(paths\.\w+)>", r"${\1}", escaped)
         return value
 
-    text = json.dumps(opened(recipe_config) | {"paths": paths}, indent=1, ensure_ascii=False)
+    text = json.dumps(opened(recipe_config) | {"paths": opened(paths)}, indent=1, ensure_ascii=False)
     unprintable = r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]"  # YAML wants these escaped, JSON does not
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{NAME}.yaml").write_text(re.sub(unprintable, lambda m: f"\\u{ord(m[0]):04x}", text), encoding="utf-8")
