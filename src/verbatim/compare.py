@@ -23,14 +23,21 @@ def main(arguments: list[str], root: Path) -> int:
     parser.add_argument(
         "--outcome", action="store_true", help="exit with 0 where the outcomes are the same, whatever else differs"
     )
+    parser.add_argument(
+        "--zoom", action="store_true", help="run both again to the step at which they part, and name the operator"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(arguments)
-    found = compare(locate(options.a, root), locate(options.b, root), root)
-    print(
-        json.dumps(as_dict(found), ensure_ascii=False, indent=1)
-        if options.json
-        else report(found, root, patch=options.patch)
-    )
+    a, b = locate(options.a, root), locate(options.b, root)
+    found = compare(a, b, root)
+    if options.json:
+        print(json.dumps(as_dict(found), ensure_ascii=False, indent=1))
+    else:
+        print(report(found, root, patch=options.patch), flush=True)
+    if options.zoom and found.parting and found.parting.a:
+        from verbatim import zoom
+
+        print("\n".join(zoom.zoom(a, b, found.parting, root)))
     return 1 if (found.of(*causes.OUTCOME) if options.outcome else found.differences) else 0
 
 
