@@ -92,6 +92,18 @@ def reproduce(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def pack(session: nox.Session) -> None:
+    """Pack a run into one file that others can check and make again: `nox -s pack -- runs/<run>`."""
+    _verdict(session, "-m", "verbatim", "pack", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def verify(session: nox.Session) -> None:
+    """Check a run, or an archive of one, to its last byte: `nox -s verify -- <run folder | archive>`."""
+    _verdict(session, "-m", "verbatim", "verify", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def compare(session: nox.Session) -> None:
     """Name the first thing that differs between two runs, and all others: `nox -s compare -- A B` (`-- --help`)."""
     _verdict(session, "-m", "verbatim", "compare", *session.posargs)

@@ -1,4 +1,4 @@
-"""Makes a run again from its record alone, then compares: `nox -s reproduce -- <run folder | record.json>`.
+"""Makes a run again from its record alone, then compares: `nox -s reproduce -- <run folder | record.json | archive>`.
 
 Restored are the code (in a worktree of its own), the environment, the configuration and the variables that reach the bits; the data
 must have the recorded fingerprint. The user's checkout is never touched. Exit code 0: identical; 1: different, and the first cause is
@@ -6,14 +6,16 @@ named; 2: it could not be run, and why.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from verbatim import causes, compare, comparison, digest, environment, integrity, launch, record, restore
+from verbatim import causes, compare, comparison, digest, environment, integrity, launch, record, restore, verify
 from verbatim.comparison import Comparison
 from verbatim.errors import Interrupted, VerbatimError
 from verbatim.follow import Follower
@@ -149,6 +151,17 @@ def _completed(follower: Follower, code: int) -> tuple[Path, Record]:
     return follower.folder, new
 
 
+@contextlib.contextmanager
+def _opened(name: str, root: Path) -> Iterator[Path]:
+    """The run folder or record that is meant; an archive is unpacked while the block lasts, and its code joins the repository."""
+    if not name.endswith(".zip"):
+        yield compare.locate(name, root)
+        return
+    with verify.opened(Path(name)) as folder:
+        verify.take_code(folder, root)
+        yield folder
+
+
 def say(line: str) -> None:
     print(line, flush=True)
 
@@ -158,7 +171,7 @@ def main(arguments: list[str], root: Path) -> int:
         prog="nox -s reproduce --",
         description="Make a run again from its record alone, and compare. Exit code 0: identical, 1: different, 2: could not be run.",
     )
-    parser.add_argument("run", help="a run's folder, name or record.json; `latest` is the newest sealed run")
+    parser.add_argument("run", help="a run's folder, name, record.json or archive; `latest` is the newest sealed run")
     parser.add_argument("paths", nargs="*", metavar="paths.NAME=PLACE", help="where things lie on this machine")
     parser.add_argument("--until", metavar="STEP", type=int, help="end after this step, and compare as far")
     parser.add_argument("--fail-fast", action="store_true", help="end at the first step that differs")
@@ -166,9 +179,9 @@ def main(arguments: list[str], root: Path) -> int:
     options = parser.parse_args(arguments)
     if options.until is not None and options.until < 0:
         raise VerbatimError("--until", expected="a step, counted from 0", found=options.until)
-    where = compare.locate(options.run, root)
     try:
-        done = reproduce(where, root, options)
+        with _opened(options.run, root) as where:
+            done = reproduce(where, root, options)
     except Interrupted:
         return 128 + signal.SIGTERM
     print(f"\n{compare.report(done.found, root)}\n\n{done.verdict}  ({done.wall_s:.1f} s)")
