@@ -1,10 +1,11 @@
 """What the tests of compare and reproduce share: a project of its own to make runs in, and traces made by hand."""
 
 import os
+import shutil
 import subprocess
 import sys
 
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, ROOT
 from verbatim import digest, trace
 from verbatim.trace import NOT_TAKEN
 
@@ -57,6 +58,20 @@ class Project:
         text = path.read_text()
         assert text.count(old) == 1, f"{name} has {old!r} {text.count(old)} times"
         path.write_text(text.replace(old, new))
+
+
+def make_project(root):
+    """This checkout as it is, uncommitted changes included, as the first commit of another repository."""
+    for name in git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
+        if name.startswith((".gitignore", "src/", "configs/", "requirements/")) and (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, root / name)
+    git(root, "init", "--quiet", "--initial-branch=main")
+    git(root, "config", "user.name", "somebody")
+    git(root, "config", "user.email", "somebody@example.org")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "as it is")
+    return Project(root)
 
 
 def write_trace(folder, run, rows, every=10):

@@ -6,6 +6,7 @@ wherever it is, names can't lead out of a folder, nothing unpacks to more than i
 
 import re
 import stat
+import struct
 import tempfile
 import zipfile
 from collections.abc import Iterable
@@ -64,9 +65,15 @@ def unpack(path: Path, folder: Path) -> None:
             _check_entries(path, opened)
             for entry in opened.infolist():
                 _extract(opened, entry, folder / entry.filename)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        struct.error,
+    ) as error:
         raise VerbatimError(path, expected="a whole archive of a run", found=error, then=THEN) from None
     _check_sums(path, folder)
     _check_form(path, folder)

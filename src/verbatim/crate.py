@@ -42,8 +42,8 @@ def metadata(run: Record, sizes: dict[str, int]) -> dict[str, Any]:
         {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
         {"@id": "#run", "@type": "CreateAction", "name": f"Training run {run.run}", "instrument": {"@id": "#program"},
          "description": f"Level {run.level}, seed {run.seed}, recipe {run.recipe}, outcome {run.outcome}",
-         "startTime": run.started, **({"endTime": run.finished} if run.finished else {}), "agent": {"@id": "#agent"},
-         "actionStatus": {"@id": f"http://schema.org/{'Completed' if run.state == 'sealed' else 'Failed'}ActionStatus"},
+         "startTime": _time(run.started), **({"endTime": _time(run.finished)} if run.finished else {}), "agent": {"@id": "#agent"},
+         "actionStatus": f"http://schema.org/{'Completed' if run.state == 'sealed' else 'Failed'}ActionStatus",
          "object": [{"@id": name} for name in sizes if name in INPUTS],
          "result": [{"@id": name} for name in sizes if name in run.files and name not in INPUTS]},
         {"@id": "#program", "@type": "SoftwareApplication", "name": program,
@@ -52,6 +52,11 @@ def metadata(run: Record, sizes: dict[str, int]) -> dict[str, Any]:
         *({"@id": name, "@type": "File", "name": name, "contentSize": str(size), "encodingFormat": _kind(name)[0],
            "description": _kind(name)[1]} for name, size in sizes.items()),
     ]}  # fmt: skip
+
+
+def _time(utc: str) -> str:
+    """The profile's validator knows no `Z`."""
+    return utc.replace("Z", "+00:00")
 
 
 def _kind(name: str) -> tuple[str, str]:

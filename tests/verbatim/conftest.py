@@ -8,23 +8,13 @@ import sys
 import pytest
 
 from conftest import ENVIRONMENT, ROOT
-from planting import Project, git
+from planting import make_project
 from verbatim import record
 
 
 @pytest.fixture
 def project(tmp_path):
-    root = tmp_path / "project"
-    for name in git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
-        if name.startswith((".gitignore", "src/", "configs/", "requirements/")) and (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, root / name)
-    git(root, "init", "--quiet", "--initial-branch=main")
-    git(root, "config", "user.name", "somebody")
-    git(root, "config", "user.email", "somebody@example.org")
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "as it is")
-    return Project(root)
+    return make_project(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
