@@ -15,7 +15,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from verbatim import causes, compare, comparison, digest, environment, integrity, launch, record, restore, verify
+from verbatim import (
+    attest,
+    causes,
+    compare,
+    comparison,
+    digest,
+    environment,
+    integrity,
+    launch,
+    record,
+    restore,
+    verify,
+)
 from verbatim.comparison import Comparison
 from verbatim.errors import Interrupted, VerbatimError
 from verbatim.follow import Follower
@@ -25,14 +37,13 @@ from verbatim.trace import Reader
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reproduction:
-    """What came of it. `environment`: whether the locked environment was `reused` or `made`."""
+    """What came of it. `until`: the last step that was compared, None where everything was."""
 
     original: Path
     folder: Path
     found: Comparison
     until: int | None
     wall_s: float
-    stopped: str
 
     @property
     def identical(self) -> bool:
@@ -40,13 +51,31 @@ class Reproduction:
         return not self.found.of(*causes.OUTCOME)
 
     @property
-    def verdict(self) -> str:
-        part = self.found.parting
+    def result(self) -> str:
         if not self.identical:
-            return f"different: {self.found.verdict}"
-        if self.found.a.outcome and self.until is None:
-            return f"identical: {self.found.a.run} was reproduced bit for bit"
-        return f"identical as far as compared: the first {part.compared if part else 0} steps, bit for bit"
+            return "different"
+        return "identical" if self.found.a.outcome and self.until is None else "identical as far as compared"
+
+    @property
+    def steps(self) -> int:
+        return self.found.parting.compared if self.found.parting else 0
+
+    @property
+    def verdict(self) -> str:
+        return {
+            "different": f"different: {self.found.verdict}",
+            "identical": f"identical: {self.found.a.run} was reproduced bit for bit",
+            "identical as far as compared": f"identical as far as compared: the first {self.steps} steps, bit for bit",
+        }[self.result]
+
+    def attest(self, key: Path | None) -> list[Path]:
+        """Write the verdict for others, into the new run's folder."""
+        original = self.original / record.FILE if self.original.is_dir() else self.original
+        cause = "" if self.identical else self.found.verdict
+        said = attest.statement(
+            original, self.folder / record.FILE, result=self.result, steps=self.steps, first_cause=cause
+        )
+        return attest.write(self.folder, said, key)
 
 
 def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduction:
@@ -79,7 +108,7 @@ def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduct
     found = comparison.compare(where, made, root, until)
     _refuse_nothing(found, new, made, until)
     return Reproduction(
-        original=where, folder=made, found=found, until=until, wall_s=time.monotonic() - began, stopped=follower.stopped
+        original=where, folder=made, found=found, until=until, wall_s=time.monotonic() - began
     )  # fmt: skip
 
 
@@ -176,14 +205,19 @@ def main(arguments: list[str], root: Path) -> int:
     parser.add_argument("--until", metavar="STEP", type=int, help="end after this step, and compare as far")
     parser.add_argument("--fail-fast", action="store_true", help="end at the first step that differs")
     parser.add_argument("--keep", action="store_true", help="keep the restored code")
+    parser.add_argument("--sign", metavar="KEY", type=Path, help="sign the verdict with this key of ssh-keygen's")
     options = parser.parse_args(arguments)
+    if options.sign and not options.sign.expanduser().exists():
+        raise VerbatimError("--sign", expected="a key file", found=options.sign, then="ssh-keygen -t ed25519 makes one")
     if options.until is not None and options.until < 0:
         raise VerbatimError("--until", expected="a step, counted from 0", found=options.until)
     try:
         with _opened(options.run, root) as where:
             done = reproduce(where, root, options)
+            written = done.attest(options.sign)
     except Interrupted:
         return 128 + signal.SIGTERM
     print(f"\n{compare.report(done.found, root)}\n\n{done.verdict}  ({done.wall_s:.1f} s)")
+    print(f"verdict: {', '.join(map(str, written))}")
     sys.stdout.flush()
     return 0 if done.identical else 1

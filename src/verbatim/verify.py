@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from verbatim import archive, code, compare, integrity, lock, record
+from verbatim import archive, attest, code, compare, digest, integrity, lock, record
 from verbatim.errors import VerbatimError
 
 BUNDLE = "code.bundle"
@@ -57,8 +57,10 @@ def take_code(folder: Path, root: Path) -> str:
     return tree
 
 
-def verify(path: Path) -> list[str]:
+def verify(path: Path, signers: Path | None = None) -> list[str]:
     """What was found to be whole, a line each; anything else is a VerbatimError that names it."""
+    if path.suffix == ".json" and path.name != record.FILE:
+        return _verdict(path, signers)
     if path.suffix == ".zip":
         with opened(path) as folder, tempfile.TemporaryDirectory(prefix="verbatim-verify-") as empty:
             code.git(Path(empty), "init", "--quiet", "--bare")
@@ -69,6 +71,19 @@ def verify(path: Path) -> list[str]:
                 "archive: every byte follows from these files",
             ]
     return _whole(path)
+
+
+def _verdict(path: Path, signers: Path | None) -> list[str]:
+    said, signer = attest.read(path, signers)
+    predicate, subject = said["predicate"], said["subject"][0]
+    lines = [f"verdict: {subject['name']} (record sha256:{subject['digest']['sha256']}): {predicate['result']}"]
+    beside = path.with_name(record.FILE)
+    if (
+        beside.exists()
+        and (found := digest.of_file(beside)) != f"sha256:{predicate['reproduction']['digest']['sha256']}"
+    ):
+        raise VerbatimError(beside, expected="the record of the reproduction that the verdict names", found=found)
+    return [*lines, f"signed: {signer or 'by nobody: whoever has the file can change it'}"]
 
 
 def _whole(folder: Path) -> list[str]:
@@ -87,7 +102,13 @@ def main(arguments: list[str], root: Path) -> int:
         description="Check a run, an archive or a verdict to its last byte. Exit code 0: whole, 2: not, and what.",
     )
     parser.add_argument("what", help="a run's folder or name, an archive (.zip), or a verdict (.json)")
+    parser.add_argument(
+        "--signers",
+        metavar="FILE",
+        type=Path,
+        help="whose signature counts: a file of allowed signers, as ssh-keygen's",
+    )
     options = parser.parse_args(arguments)
     path = Path(options.what)
-    print("\n".join(verify(path if path.is_file() else compare.locate(options.what, root))))
+    print("\n".join(verify(path if path.is_file() else compare.locate(options.what, root), options.signers)))
     return 0
