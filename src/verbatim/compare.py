@@ -5,6 +5,7 @@ Exit code 0: nothing differs; 1: something does; 2: the two can't be compared.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ def main(arguments: list[str], root: Path) -> int:
     parser.add_argument(
         "--zoom", action="store_true", help="run both again to the step at which they part, and name the operator"
     )
+    parser.add_argument(
+        "--tolerance",
+        metavar="REL",
+        type=float,
+        help="exit with 0 where losses and metrics are as close as this; no bit is claimed",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(arguments)
     a, b = locate(options.a, root), locate(options.b, root)
@@ -38,6 +45,12 @@ def main(arguments: list[str], root: Path) -> int:
         from verbatim import zoom
 
         print("\n".join(zoom.zoom(a, b, found.parting, root)))
+    if options.tolerance is not None:
+        from verbatim import tolerance
+
+        apart = tolerance.measure(found, a, b)
+        print(tolerance.say(apart, options.tolerance), file=sys.stderr if options.json else sys.stdout)
+        return 0 if apart.relative <= options.tolerance else 1
     return 1 if (found.of(*causes.OUTCOME) if options.outcome else found.differences) else 0
 
 

@@ -158,7 +158,8 @@ def _refuse_impossible(run: Record) -> None:
     if gpu and not environment.has_nvidia_driver():
         raise VerbatimError(
             run.run, expected=f"a GPU: it was recorded on {gpu['name']}", found="none here, and a CPU computes other bits",
-            then="run this where such a GPU is; `nox -s compare` with a run made here compares all else",
+            then="run this where such a GPU is; or train here with the same settings, and see how close it comes: "
+            "nox -s compare -- --tolerance 0.01 A B",
         )  # fmt: skip
 
 
