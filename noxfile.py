@@ -86,6 +86,12 @@ def runs(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def report(session: nox.Session) -> None:
+    """Write all runs, who reproduced them and what broke as a page for a browser: `nox -s report`."""
+    _verdict(session, "-m", "verbatim", "report", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def reproduce(session: nox.Session) -> None:
     """Make a run again from its record alone, and compare, bit for bit: `nox -s reproduce -- runs/<run>` (`-- --help`)."""
     _verdict(session, "-m", "verbatim", "reproduce", *session.posargs)
