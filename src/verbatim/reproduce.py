@@ -218,7 +218,7 @@ def main(arguments: list[str], root: Path) -> int:
             written = done.attest(options.sign)
     except Interrupted:
         return 128 + signal.SIGTERM
-    print(f"\n{compare.report(done.found, root)}\n\n{done.verdict}  ({done.wall_s:.1f} s)")
-    print(f"verdict: {', '.join(map(str, written))}")
+    print(f"\n{compare.report(done.found, root)}\n\nverdict written: {', '.join(map(str, written))}")
+    print(f"{done.verdict}  ({done.wall_s:.1f} s)")
     sys.stdout.flush()
     return 0 if done.identical else 1

@@ -29,10 +29,10 @@ def watching(self, parameters, buffers):
 
 def tracing(self, step, batch, loss):
     import torch
-    first = next(iter(held.values()))
+    first, *_, last = held.values()
     with torch.no_grad():
         if step == 4 and what == "weight bit":
-            first.view(torch.int32).view(-1)[20] ^= 1 << 20  # a pixel of the middle: corners are always white
+            last.view(torch.int32).view(-1)[0] ^= 1 << 20  # of the last layer: a bit of a dead unit shows in no loss
         if step == 4 and what == "gradient":
             first.grad.view(-1)[0] += 1
         if step == 4 and what == "loss":
@@ -112,9 +112,11 @@ def test_settings_code_and_variables_are_named(project, plant):
         f'image: null → {{"digest": "{digest}"}}',
     )
 
-    project.edit("src/experiment/batches.py", "seed * 1_000_003 + epoch", "seed * 1_000_033 + epoch")
-    assert first(project, base, plant()) == ("code", "src/experiment/batches.py: +1 −1")
-    project.edit("src/experiment/batches.py", "seed * 1_000_033 + epoch", "seed * 1_000_003 + epoch")
+    batches = project.root / "src" / "experiment" / "batches.py"
+    text = batches.read_text()
+    batches.write_text(text + "EXTRA = 1\n")
+    assert first(project, base, plant()) == ("code", "src/experiment/batches.py: +1 −0")
+    batches.write_text(text)
     (project.root / "src" / "experiment" / "new.py").write_text("A = 1\nB = 2\n")
     assert first(project, base, plant()) == ("code", "src/experiment/new.py: +2 −0")
 
