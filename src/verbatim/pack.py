@@ -102,8 +102,8 @@ def main(arguments: list[str], root: Path) -> int:
         "--weights", action="store_true", help="with the weights: they follow from the rest, but take time"
     )
     options = parser.parse_args(arguments)
-    where = compare.locate(options.run, root)
-    to = options.to or Path(f"{record.read(where).run}.crate.zip")
+    where = integrity.folder_of(compare.locate(options.run, root))
+    to = options.to or Path(f"{where.name}.crate.zip")
     names = pack(where, root, to, weights=options.weights)
     print(
         f"{to}: {len(names)} files, {to.stat().st_size:,} bytes, {digest.of_file(to)}\ncheck it: nox -s verify -- {to}"

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -32,7 +33,10 @@ def opened(path: Path) -> Iterator[Path]:
 def take_code(folder: Path, root: Path) -> str:
     """Bring an archive's code into the repository at `root`, as objects that nothing checks out; the name of its tree."""
     run = record.read(folder)
-    ref = f"{code.REFS}archive/{run.code['tree']}"
+    recorded = run.code.get("tree", "")
+    if not re.fullmatch(r"[0-9a-f]{40,64}", recorded):  # it becomes part of a ref's name
+        raise VerbatimError(run.run, expected="the name of a git tree as its code", found=recorded or "none")
+    ref = f"{code.REFS}archive/{recorded}"
     try:
         heads = code.git(root, "bundle", "list-heads", str(folder / BUNDLE)).split()
         code.git(
@@ -52,8 +56,8 @@ def take_code(folder: Path, root: Path) -> str:
         raise VerbatimError(
             f"{run.run}, {BUNDLE}", expected="a git bundle of the code", found=said[-1] if said else "none in it"
         ) from None
-    if tree != run.code["tree"]:
-        raise VerbatimError(f"{run.run}, {BUNDLE}", expected=f"the recorded git tree {run.code['tree']}", found=tree)
+    if tree != recorded:
+        raise VerbatimError(f"{run.run}, {BUNDLE}", expected=f"the recorded git tree {recorded}", found=tree)
     return tree
 
 

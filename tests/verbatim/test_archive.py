@@ -127,6 +127,16 @@ def test_contents_that_fit_each_other_must_fit_the_record_as_well(packed):
     assert "record.json" in refused(rebuilt(packed, lambda f: (f / "record.json").unlink()))
 
 
+@pytest.mark.parametrize("tree", ["../../heads/main", "", "x:refs/heads/main", "--all"])
+def test_a_tree_that_is_no_name_of_one_never_reaches_git(packed, tree):
+    def change(folder):
+        run = record.read(folder)
+        run.code["tree"] = tree
+        record.write(folder, run)
+
+    assert "expected the name of a git tree as its code" in refused(rebuilt(packed, change))
+
+
 def zipped(packed, name, *, mode=stat.S_IFREG | 0o644, data=b"x", compression=zipfile.ZIP_STORED):
     path = packed.with_name("bad.zip")
     shutil.copyfile(packed, path)
