@@ -91,6 +91,36 @@ def runs(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def report(session: nox.Session) -> None:
+    """Write all runs, who reproduced them and what broke as a page for a browser: `nox -s report`."""
+    _verdict(session, "-m", "verbatim", "report", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def reproduce(session: nox.Session) -> None:
+    """Make a run again from its record alone, and compare, bit for bit: `nox -s reproduce -- runs/<run>` (`-- --help`)."""
+    _verdict(session, "-m", "verbatim", "reproduce", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def pack(session: nox.Session) -> None:
+    """Pack a run into one file that others can check and make again: `nox -s pack -- runs/<run>`."""
+    _verdict(session, "-m", "verbatim", "pack", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def verify(session: nox.Session) -> None:
+    """Check a run, or an archive of one, to its last byte: `nox -s verify -- <run folder | archive>`."""
+    _verdict(session, "-m", "verbatim", "verify", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def compare(session: nox.Session) -> None:
+    """Name the first thing that differs between two runs, and all others: `nox -s compare -- A B` (`-- --help`)."""
+    _verdict(session, "-m", "verbatim", "compare", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def tests(session: nox.Session) -> None:
     """Run the tests: `nox -s tests`, `nox -s tests -- -k trace`."""
     _python(session, "-m", "pytest", *session.posargs)
@@ -149,6 +179,14 @@ def _python(session: nox.Session, *arguments: str) -> None:
     fixed = {"PATH": path, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"), "PYTHONDONTWRITEBYTECODE": ""}
     python = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv")) / "bin" / "python"
     session.run(str(python), *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
+
+
+def _verdict(session: nox.Session, *arguments: str) -> None:
+    """Like `_python`, for a command whose exit code is its answer: nox would turn 1 and 2 into 1, so nox ends with it."""
+    try:
+        _python(session, *arguments)
+    except nox.command.CommandFailed as failed:
+        sys.exit(failed.return_code or 1)
 
 
 def _asked_for(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Trains one model on one data set and records the run: `python -m experiment.train [Hydra overrides]`, or `nox -s train`."""
 
 import shlex
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 import verbatim
 from experiment import schema
 from verbatim import app, settings
+from verbatim.recorder import Run
 
 schema.register()
 
@@ -38,22 +40,25 @@ def main(config: DictConfig) -> float:
         best = trainer.fit(model, optimizer, batches, config.trainer, config.seed, run)
         metrics, predictions = trainer.evaluate(model, batches, "test", config.trainer.batch_size, config.seed)
         outcome = run.finish(model.state_dict(), **metrics, **best, predictions=predictions)
+    show(run, metrics, best, outcome)
+    return float(best[f"validation_{config.trainer.monitor}"])
+
+
+def show(run: Run, metrics: dict[str, float], best: dict[str, Any], outcome: str) -> None:
+    """The last lines: what came out, where it lies, and the command that makes it again."""
+    folder = run.show(run.folder)
     rows = {name.replace("_", " "): f"{value:.4f}" for name, value in metrics.items()}
-    rows |= {
-        "best epoch": f"{best['best_epoch']} of {best['epochs']}",
-        "outcome": outcome,
-        "wall": f"{run.record.wall_s:.1f} s",
-    }
-    again = " ".join(["nox -s train", *(["--", *map(shlex.quote, overrides)] if overrides else [])])
     run.progress.table(
         rows
         | {
-            "record": run.show(run.folder / "record.json"),
-            "curves": run.show(run.folder / "curves.svg"),
-            "again": again,
+            "best epoch": f"{best['best_epoch']} of {best['epochs']}",
+            "outcome": outcome,
+            "wall": f"{run.record.wall_s:.1f} s",
+            "record": f"{folder}/record.json",
+            "curves": f"{folder}/curves.svg",
+            "again": f"nox -s reproduce -- {shlex.quote(folder)}",
         }
     )
-    return float(best[f"validation_{config.trainer.monitor}"])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,11 @@ from verbatim.errors import VerbatimError
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "runs": ("verbatim.ledger", "list recorded runs"),
+    "compare": ("verbatim.compare", "name the first thing that differs between two runs"),
+    "reproduce": ("verbatim.reproduce", "make a run again from its record, and compare"),
+    "report": ("verbatim.report", "write all runs and verdicts as a page for a browser"),
+    "pack": ("verbatim.pack", "pack a run into one file for others"),
+    "verify": ("verbatim.verify", "check a run or an archive to its last byte"),
     "drift": ("verbatim.drift", "check what is pinned against what is there"),
     "sbom": ("verbatim.sbom", "list what is shipped, and its licences"),
 }

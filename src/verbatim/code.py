@@ -40,9 +40,9 @@ def capture(root: Path, run_id: str) -> Code:
 
 
 def _capture(root: Path, run_id: str) -> Code:
-    found = _git(root, "rev-parse", "--show-toplevel", "--git-path", "index").split("\n")
+    found = git(root, "rev-parse", "--show-toplevel", "--git-path", "index").split("\n")
     top, index = Path(found[0]), root / found[1]
-    untracked = _git(top, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    untracked = git(top, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
     size_bytes = sum((top / name).lstat().st_size for name in untracked if name)
     if size_bytes > UNTRACKED_LIMIT_BYTES:
         return Code(reason=f"untracked files hold {size_bytes / 2**20:.0f} MiB: name data in .gitignore")
@@ -51,26 +51,32 @@ def _capture(root: Path, run_id: str) -> Code:
         if index.exists():  # its cached file times make `git add` look only at what changed
             shutil.copyfile(index, own)
         environment = {"GIT_INDEX_FILE": str(own)}
-        _git(top, "add", "--all", ".", **environment)
-        tree = _git(top, "write-tree", **environment)
+        git(top, "add", "--all", ".", **environment)
+        tree = git(top, "write-tree", **environment)
     try:
-        head = _git(top, "rev-parse", "--verify", "--quiet", "HEAD")
-        dirty = _git(top, "rev-parse", "HEAD^{tree}") != tree
+        head = git(top, "rev-parse", "--verify", "--quiet", "HEAD")
+        dirty = git(top, "rev-parse", "HEAD^{tree}") != tree
     except subprocess.CalledProcessError:  # no commit yet
         head, dirty = "", True
     parent = ["-p", head] if head else []
+    made = commit(top, tree, parent, f"The code of run {run_id}")
+    ref = REFS + run_id
+    git(top, "update-ref", ref, made)
+    return Code(tree=tree, head=head, dirty=dirty, ref=ref)
+
+
+def commit(folder: Path, tree: str, parents: list[str], message: str) -> str:
+    """A commit of a tree, by nobody: it needs no name or address of the user. `parents`: `-p <commit>` each."""
     author = {
         f"GIT_{who}_{what}": f"verbatim{'@localhost' * (what == 'EMAIL')}"
         for who in ("AUTHOR", "COMMITTER")
         for what in ("NAME", "EMAIL")
     }
-    commit = _git(top, "commit-tree", tree, *parent, "-m", f"The code of run {run_id}", **author)
-    ref = REFS + run_id
-    _git(top, "update-ref", ref, commit)
-    return Code(tree=tree, head=head, dirty=dirty, ref=ref)
+    return git(folder, "commit-tree", tree, *parents, "-m", message, **author)
 
 
-def _git(folder: Path, *arguments: str, **variables: str) -> str:
+def git(folder: Path, *arguments: str, **variables: str) -> str:
+    """What git prints; raises `CalledProcessError` (with what it says on stderr) and, without git, `FileNotFoundError`."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k == "GIT_CEILING_DIRECTORIES"}
     # Hooks and monitors of the user are theirs: nothing here may start them.
     command = (

@@ -129,9 +129,13 @@ def describe_torch(device: str = "cpu") -> dict[str, Any]:
 
 
 def started_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with the pid it names one process for good. 0 where it is gone."""
+    """When a process started, in clock ticks since boot: with the pid it names one process for good. 0 where it is gone.
+
+    One that has ended and that nobody has waited for (in a container without an init, for ever) is gone as well.
+    """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if fields[0] in ("Z", "X") else int(fields[19])
     except (OSError, IndexError, ValueError):
         return 0
 

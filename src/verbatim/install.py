@@ -36,12 +36,13 @@ class Environment:
         return self.path / "bin" / "python"
 
 
-def ensure(root: Path, choice: str = "") -> Environment:
+def ensure(root: Path, choice: str = "", own: Path | None = None) -> Environment:
     """The locked environment, verified (about 10 ms) or made. `choice`: `cpu`, `cuda`, or empty for what the machine has.
 
-    In the project's image (`VERBATIM_ENV` names its environment) it is verified and never installed into.
+    In the project's image (`VERBATIM_ENV` names its environment) it is verified and never installed into. `own` is another
+    place for it, beside the project's own: for the lock of an older run.
     """
-    path, fixed = environment.place(root)
+    path, fixed = (own, False) if own else environment.place(root)
     stamp = environment.read_stamp(path)
     chosen = choice or os.environ.get("VERBATIM_VARIANT", "") or stamp.get("chosen", "")
     variant = _variant(stamp["variant"] if fixed and stamp and not chosen else chosen)
@@ -57,10 +58,9 @@ def ensure(root: Path, choice: str = "") -> Environment:
             )
         return Environment(path=path, variant=variant)
     if _problems(path, stamp, pins):
-        with _alone(root):
-            if problems := _problems(
-                path, environment.read_stamp(path), pins
-            ):  # another session may have made it meanwhile
+        with _alone(path):
+            again = environment.read_stamp(path)
+            if problems := _problems(path, again, pins):  # another session may have made it meanwhile
                 _make(root, path, variant, "" if choice == "auto" else choice, pins, problems)
     return Environment(path=path, variant=variant)
 
@@ -85,11 +85,11 @@ def _problems(path: Path, stamp: dict[str, str], pins: list[lock.Pin]) -> list[s
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[None]:
     """One installer at a time; the kernel lets go of the lock when its holder dies."""
     import fcntl
 
-    with (root / ".venv.lock").open("w") as file:
+    with path.with_name(f"{path.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

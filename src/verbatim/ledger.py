@@ -3,11 +3,12 @@
 import argparse
 import json
 import platform
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from verbatim import digest, environment, record
+from verbatim import digest, environment, record, verdicts
 from verbatim.errors import VerbatimError
 
 
@@ -15,7 +16,7 @@ def read(runs: Path) -> list[record.Record | VerbatimError]:
     """Every run folder's record, newest first; a folder whose record can't be read gives the reason instead."""
     found: list[record.Record | VerbatimError] = []
     for folder in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else ():
-        if folder.is_dir():
+        if folder.is_dir() and folder.name != verdicts.IMPORTED:
             try:
                 found.append(record.read(folder))
             except VerbatimError as error:
@@ -77,15 +78,20 @@ def main(arguments: list[str], root: Path) -> int:
     found = read(options.folder)
     records = [run for run in found if isinstance(run, record.Record)]
     several = conflicts(records)
+    by_record, passed_over = verdicts.find(options.folder)
     if options.json:
         for run in records:
-            print(json.dumps(_row(run) | {"conflict": run.recipe in several}))
+            said = verdicts.of(options.folder / run.run, by_record)
+            more = {"conflict": run.recipe in several, "reproduced": [v.result for v in said]}
+            print(json.dumps(summary(run) | more))
     else:
-        _show(found[: options.n or None], several, len(found), options.folder)
+        _show(found[: options.n or None], several, len(found), options.folder, by_record)
+        for text in passed_over:
+            print(f"a verdict was passed over: {text}", file=sys.stderr)
     return 1 if several else 0
 
 
-def _row(run: record.Record) -> dict[str, Any]:
+def summary(run: record.Record) -> dict[str, Any]:
     name, metric = _metric(run)
     return {
         "run": run.run, "started": run.started, "experiment": _experiment(run),
@@ -113,7 +119,11 @@ def _last(config: dict[str, Any], group: str) -> str:
 
 
 def _show(
-    found: list[record.Record | VerbatimError], several: dict[str, list[record.Record]], total: int, folder: Path
+    found: list[record.Record | VerbatimError],
+    several: dict[str, list[record.Record]],
+    total: int,
+    folder: Path,
+    by_record: dict[str, list[verdicts.Verdict]],
 ) -> None:
     from rich.table import Table
 
@@ -124,11 +134,21 @@ def _show(
         console.print(f"no runs in {folder}: nox -s train makes one", markup=False)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("run", "experiment", "seed", "metric", "wall", "recipe", "outcome", "state"):
+    for column in (
+        "run",
+        "experiment",
+        "seed",
+        "metric",
+        "wall",
+        "recipe",
+        "outcome",
+        "state",
+        *(["reproduced"] if by_record else []),
+    ):
         table.add_column(
             column,
             justify="right" if column in ("seed", "metric", "wall") else "left",
-            no_wrap=column != "state",
+            no_wrap=column not in ("state", "reproduced"),
             overflow="fold",
         )
     colours = {"sealed": "green", "failed": "red", "lost": "red", "interrupted": "yellow", "running": "cyan"}
@@ -136,13 +156,14 @@ def _show(
         if isinstance(run, VerbatimError):
             table.add_row(Path(run.where).name, "", "", "", "", "", "", f"[red]unreadable[/]: {run.found}")
             continue
-        row = _row(run)
+        row = summary(run)
         metric = f"{row['of'].removeprefix('test_')} {row['metric']:.4f}" if row["of"] else ""
         mark = "[bold red]≠ [/]" if run.recipe in several else ""
         shown = f"[{colours.get(row['state'], '')}]{row['state']}[/]" if row["state"] in colours else row["state"]
         table.add_row(
             run.run, row["experiment"], str(run.seed), metric, f"{run.wall_s:.1f} s" if run.wall_s else "",
             digest.short(run.recipe), mark + digest.short(run.outcome), shown,
+            *([verdicts.summary(verdicts.of(folder / run.run, by_record))] if by_record else []),
         )  # fmt: skip
     console.print(table)
     if len(found) < total:

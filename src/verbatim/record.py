@@ -17,6 +17,7 @@ https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md, https://s
 import dataclasses
 import json
 import os
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def read(where: Path) -> Record:
     path = where / FILE if where.is_dir() else where
     then = "nox -s runs lists the runs that there are"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise VerbatimError(where, expected=f"a run folder (it holds {FILE})", found="none there", then=then) from None
     except (OSError, ValueError) as error:
@@ -158,10 +159,26 @@ def read(where: Path) -> Record:
         )
     try:
         return _from_statement(value)
-    except (KeyError, TypeError, IndexError, StopIteration) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, StopIteration) as error:
         raise VerbatimError(
             path, expected="a whole record", found=f"{type(error).__name__}: {error}", then=then
         ) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_types(record: Record) -> None:
+    """Every field holds the kind of value that it is declared to hold, so that no reader has to look again."""
+    for field_ in dataclasses.fields(Record):
+        value = getattr(record, field_.name)
+        kind, inner = typing.get_origin(field_.type) or field_.type, typing.get_args(field_.type)
+        wrong = not isinstance(value, (int, float) if kind is float else kind)  # type: ignore[arg-type]
+        if inner and inner[-1] is str and not wrong:
+            wrong = not all(isinstance(item, str) for item in (value.values() if kind is dict else value))
+        if wrong or isinstance(value, bool):
+            raise TypeError(f"{field_.name} is {type(value).__name__} {value!r:.40}")
 
 
 def _from_statement(value: dict[str, Any]) -> Record:
@@ -177,6 +194,7 @@ def _from_statement(value: dict[str, Any]) -> Record:
         **{name: parts[name] for name in ("code", "lock", "data")},
         files={s["name"]: f"sha256:{s['digest']['sha256']}" for s in value["subject"] if s["name"] != "recipe"},
     )  # fmt: skip
+    _check_types(record)
     if record.state not in STATES:
         raise KeyError(record.state)
     for name, stated in (("recipe", outcome["recipe"]), ("outcome", outcome["outcome"])):

@@ -1,0 +1,98 @@
+"""The command that compares two runs, and its answer as text or JSON: `nox -s compare -- A B`. It finds nothing itself.
+
+Exit code 0: nothing differs; 1: something does; 2: the two can't be compared.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from verbatim import causes, digest, ledger
+from verbatim.comparison import Comparison, compare
+
+
+def main(arguments: list[str], root: Path) -> int:
+    parser = argparse.ArgumentParser(
+        prog="nox -s compare --",
+        description="Every difference between two runs, the first cause first. Exit code 0: none, 1: some, 2: can't be compared.",
+    )
+    parser.add_argument("a", metavar="A", help="a run's folder, name or record.json")
+    parser.add_argument("b", metavar="B", help="the other; `latest` is the newest sealed run")
+    parser.add_argument("--patch", action="store_true", help="show how the code differs, line by line")
+    parser.add_argument(
+        "--outcome", action="store_true", help="exit with 0 where the outcomes are the same, whatever else differs"
+    )
+    parser.add_argument(
+        "--zoom", action="store_true", help="run both again to the step at which they part, and name the operator"
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="REL",
+        type=float,
+        help="exit with 0 where losses and metrics are as close as this; no bit is claimed",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args(arguments)
+    a, b = locate(options.a, root), locate(options.b, root)
+    found = compare(a, b, root)
+    if options.json:
+        print(json.dumps(as_dict(found), ensure_ascii=False, indent=1))
+    else:
+        print(report(found, root, patch=options.patch), flush=True)
+    if options.zoom and found.parting and found.parting.a:
+        from verbatim import zoom
+
+        print("\n".join(zoom.zoom(a, b, found.parting, root)))
+    if options.tolerance is not None:
+        from verbatim import tolerance
+
+        apart = tolerance.measure(found, a, b)
+        print(tolerance.say(apart, options.tolerance), file=sys.stderr if options.json else sys.stdout)
+        return 0 if apart.relative <= options.tolerance else 1
+    return 1 if (found.of(*causes.OUTCOME) if options.outcome else found.differences) else 0
+
+
+def locate(name: str, root: Path) -> Path:
+    """A run folder by its path or name, a `record.json` by its path, or `latest`."""
+    runs = root / "runs"
+    if name == "latest":
+        return ledger.latest(runs)
+    return Path(name).resolve() if Path(name).is_file() else ledger.find(name, runs, root)
+
+
+def report(found: Comparison, root: Path, *, patch: bool = False) -> str:
+    """The verdict, the two runs, then one line for each difference under its part."""
+    lines = [found.verdict, ""]
+    for mark, run in (("A", found.a), ("B", found.b)):
+        lines.append(
+            f"{mark}  {run.run}  {run.state:11}  recipe {digest.short(run.recipe)}  outcome {digest.short(run.outcome)}"
+        )
+    for part in causes.PARTS:
+        for index, difference in enumerate(found.of(part)):
+            lines.append(f"{'' if index else part:10}{difference}")
+    if found.parting and not found.of("step"):
+        lines.append(f"{'step':10}the same, {found.parting.compared} of {found.parting.compared}")
+    lines += [f"note: {note}" for note in found.notes]
+    if "seeded" in (found.a.level, found.b.level) and found.of("step", "tensor", "metric"):
+        lines.append("note: the level `seeded` does not claim the same bits; determinism=exact does")
+    if patch and found.of("code"):
+        lines += ["", causes.git_diff(root, found.a.code["tree"], found.b.code["tree"], "--patch", "--stat")]
+    return "\n".join(lines)
+
+
+def as_dict(found: Comparison) -> dict[str, Any]:
+    """For machines. A side that lacks a key lacks `a` or `b` here."""
+    differences = [
+        {"part": d.part, "where": d.where, "says": d.says}
+        | {side: value for side, value in (("a", d.a), ("b", d.b)) if value is not causes.Nothing.HERE}
+        for d in found.differences
+    ]
+    part = found.parting
+    return {
+        "a": found.a.run, "b": found.b.run, "identical": not differences, "verdict": found.verdict,
+        "first": differences[0] if differences else None, "differences": differences, "notes": found.notes,
+        "steps_compared": part.compared if part else None,
+        "first_step": part.a.step if part and part.a else None, "first_of_step": part.what[0] if part and part.what else None,
+    }  # fmt: skip

@@ -1,0 +1,111 @@
+"""Packs a run into one file that another lab can check and make again with nothing of this repository's history:
+`nox -s pack -- <run>`. Refuses, by name, what looks like a secret or is a pickle; nothing else leaves this machine unseen.
+"""
+
+import argparse
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from verbatim import archive, code, compare, crate, digest, integrity, record
+from verbatim.errors import VerbatimError
+from verbatim.record import Record
+
+PRIVATE_NAMES = re.compile(
+    r"(?:^|/)(?:\.env(?:\..+)?|\.netrc|\.pypirc|\.npmrc|\.git-credentials|id_(?:rsa|dsa|ecdsa|ed25519)|.*credentials.*\.json|.*\.(?:pem|key|p12|pfx|jks|keystore))$",
+    re.IGNORECASE,
+)
+# As git's extended regular expressions, over the contents of the recorded tree.
+TOKENS = r"-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|hf_[A-Za-z0-9]{34}|sk-[A-Za-z0-9]{40}|xox[bp]-[0-9A-Za-z-]{20}"
+PICKLES = re.compile(r"\.(?:pkl|pickle|pt|pth|ckpt|joblib)$", re.IGNORECASE)
+
+
+def pack(where: Path, root: Path, to: Path, *, weights: bool) -> list[str]:
+    """Write the archive `to`; the names in it."""
+    run = record.read(where)
+    integrity.check(where, run, lambda text: print(f"note         {text}"))
+    _refuse_secrets(run, root)
+    names = [
+        name for name in run.files if name.endswith(archive.KINDS) and (weights or not name.endswith(".safetensors"))
+    ]
+    missing = [name for name in names if not (where / name).exists()]
+    if missing:
+        raise VerbatimError(
+            where / missing[0], expected="a file of the run", found="none", then="pack a copy of the run that is whole"
+        )
+    with tempfile.TemporaryDirectory(prefix="verbatim-pack-") as scratch:
+        folder = Path(scratch)
+        _bundle(run, root, folder / "code.bundle")
+        lock = (
+            code.git(root, "cat-file", "blob", f"{run.code['tree']}:{_prefix(root)}requirements/{run.lock['file']}")
+            + "\n"
+        )
+        (folder / "lock.txt").write_text(lock, encoding="utf-8")
+        files = [where / record.FILE, *(where / name for name in names), folder / "code.bundle", folder / "lock.txt"]
+        files += crate.write(folder, run, files)
+        archive.write(to, files)
+    return [file.name for file in files]
+
+
+def _prefix(root: Path) -> str:
+    return code.git(root, "rev-parse", "--show-prefix")
+
+
+def _refuse_secrets(run: Record, root: Path) -> None:
+    tree = run.code.get("tree", "")
+    if not re.fullmatch(r"[0-9a-f]{40,64}", tree):
+        raise VerbatimError(run.run, expected="code in its record", found=run.code.get("reason") or "none")
+    try:
+        names = code.git(root, "ls-tree", "-r", "-z", "--name-only", "--full-tree", tree).split("\0")
+    except subprocess.CalledProcessError:
+        raise VerbatimError(
+            f"git tree {tree}", expected="the recorded code in this repository", found="no such object"
+        ) from None
+    for name in names:
+        for pattern, what in ((PRIVATE_NAMES, "what looks like a secret, by its name"), (PICKLES, "a pickle")):
+            if pattern.search(name):
+                raise VerbatimError(
+                    name,
+                    expected="code to give away",
+                    found=what,
+                    then="take it out of the tree (or ignore it), and train again",
+                )
+    try:
+        found = code.git(root, "grep", "-l", "-z", "-E", "-e", TOKENS, tree, "--", ":/").split("\0")[0]
+    except subprocess.CalledProcessError as error:
+        if error.returncode == 1:  # nothing matches
+            return
+        raise
+    raise VerbatimError(found.partition(":")[2], expected="code to give away", found="what looks like a key or a token in its text",
+                        then="take it out of the code, and train again")  # fmt: skip
+
+
+def _bundle(run: Record, root: Path, to: Path) -> None:
+    """One commit without parents, under the run's own ref name."""
+    commit = code.commit(root, run.code["tree"], [], f"The code of run {run.run}")
+    name = f"{code.REFS}packing/{commit}"
+    code.git(root, "update-ref", name, commit)
+    try:
+        code.git(root, "bundle", "create", "--quiet", str(to.resolve()), name)
+    finally:
+        code.git(root, "update-ref", "-d", name)
+
+
+def main(arguments: list[str], root: Path) -> int:
+    parser = argparse.ArgumentParser(
+        prog="nox -s pack --", description="Pack a run into one file that others can check and make again."
+    )
+    parser.add_argument("run", help="a run's folder or name; `latest` is the newest sealed run")
+    parser.add_argument("--to", type=Path, help="the file to write (default: <run>.crate.zip)")
+    parser.add_argument(
+        "--weights", action="store_true", help="with the weights: they follow from the rest, but take time"
+    )
+    options = parser.parse_args(arguments)
+    where = integrity.folder_of(compare.locate(options.run, root))
+    to = options.to or Path(f"{where.name}.crate.zip")
+    names = pack(where, root, to, weights=options.weights)
+    print(
+        f"{to}: {len(names)} files, {to.stat().st_size:,} bytes, {digest.of_file(to)}\ncheck it: nox -s verify -- {to}"
+    )
+    return 0
