@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from verbatim import determinism, lock
+from verbatim import lock
 
 
 def site_packages(environment: Path | None = None) -> Path:
@@ -40,6 +40,8 @@ def has_nvidia_driver() -> bool:
 
 def describe(root: Path) -> dict[str, Any]:
     """Everything that can be known without torch. `lock.differences` is empty where what is installed is what is locked."""
+    from verbatim import determinism  # here: the installer needs the rest, and an image installs before any other code
+
     installed = distributions(site_packages())
     path = root / "requirements" / f"{variant(installed)}.txt"
     locked: dict[str, Any] = {"file": path.name, "digest": "", "differences": [f"{path} is not there"]}

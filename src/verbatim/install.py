@@ -1,10 +1,13 @@
 """Makes `.venv` from a lock, or verifies the one that is there. Needs nothing but the standard library.
 
+An image makes its own with `python -m verbatim.install --into /opt/venv --variant cpu`, before any other code is there.
+
 What says that an environment is whole: a stamp, written last and removed first, that names the lock it was made from, *and* the
 distributions found in it, compared with the lock every time. A stamp alone would miss a later `pip install`; distributions alone
 would miss an install that was interrupted between two files.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -142,8 +145,9 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
             str(environment.site_packages(path)),
         ]
         subprocess.run(compiled, env=variables, check=False)
-    # So that `python -m experiment.train`, editors and test runners find the code, whatever starts them.
-    (environment.site_packages(path) / "verbatim.pth").write_text(f"{root / 'src'}\n")
+    if path.parent == root:  # an image's environment serves code at any place: PYTHONPATH names it there
+        # So that `python -m experiment.train`, editors and test runners find the code, whatever starts them.
+        (environment.site_packages(path) / "verbatim.pth").write_text(f"{root / 'src'}\n")
     left = lock.differences(pins, environment.distributions(environment.site_packages(path)))
     if left:
         raise VerbatimError(path, expected="what the lock names", found=_list(left), then="rm -r .venv && nox -s env")
@@ -166,16 +170,8 @@ def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str]]:
         install = [uv, "pip", "install", "--python", python, *pinned, "--compile-bytecode"]
         return [make, *([*install, "--requirement", str(file)] for file in locks)]
     make = [base, "-m", "venv", "--clear", str(path)]
-    install = [
-        python,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        *pinned,
-        "--progress-bar=on",
-        "--no-compile",
-    ]
+    # --use-pep517: the pip of Debian's Python 3.11 would leave an .egg-info, which says nothing of where it came from.
+    install = [python, "-m", "pip", "--disable-pip-version-check", "install", *pinned, "--use-pep517", "--no-compile"]
     return [make, *([*install, "--requirement", str(file)] for file in locks)]
 
 
@@ -222,3 +218,25 @@ def _extract(path: Path, name: str) -> str:
 
 def _list(problems: list[str]) -> str:
     return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+
+
+def main() -> int:
+    """For the image's Dockerfile: the environment, made once, with nothing asked of the machine."""
+    parser = argparse.ArgumentParser(
+        prog="python -m verbatim.install", description="Make an environment from its lock."
+    )
+    parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--variant", choices=lock.VARIANTS, required=True)
+    options = parser.parse_args()
+    root = Path(__file__).resolve().parents[2]
+    try:
+        pins = lock.read(root / "requirements" / f"{options.variant}.txt")
+        _make(root, options.into, options.variant, options.variant, pins, ["not there"])
+    except VerbatimError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
