@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from verbatim import digest, environment, lock
+from verbatim import digest, environment, lock, trim
 from verbatim.errors import VerbatimError
 
 STAMP = "verbatim.json"
@@ -134,21 +134,16 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
                     f"requirements/{variant}.txt", expected="an environment", found=f"`{' '.join(step[:4])} …` failed",
                     then="read what it says above; with everything whole, `nox -s env` goes on from here",
                 )  # fmt: skip
-    if not uv:  # pip compiles on one core; files for other Pythons among the packages do not compile, and need not
-        compiled = [
-            str(path / "bin" / "python"),
-            "-m",
-            "compileall",
-            "-qq",
-            "-j",
-            "0",
-            str(environment.site_packages(path)),
-        ]
-        subprocess.run(compiled, env=variables, check=False)
-    if path.parent == root:  # an image's environment serves code at any place: PYTHONPATH names it there
+    site = environment.site_packages(path)
+    if path.parent == root:
         # So that `python -m experiment.train`, editors and test runners find the code, whatever starts them.
-        (environment.site_packages(path) / "verbatim.pth").write_text(f"{root / 'src'}\n")
-    left = lock.differences(pins, environment.distributions(environment.site_packages(path)))
+        (site / "verbatim.pth").write_text(f"{root / 'src'}\n")
+    else:  # an image's: code lies where PYTHONPATH says, and every byte travels
+        print(f"{path.name}: {trim.trim(site) / 2**20:.0f} MiB that no run can use taken out", flush=True)
+    if not uv:  # pip compiles on one core; files for other Pythons among the packages do not compile, and need not
+        compiled = [str(path / "bin" / "python"), "-m", "compileall", "-qq", "-j", "0", str(site)]
+        subprocess.run(compiled, env=variables, check=False)
+    left = lock.differences(pins, environment.distributions(site))
     if left:
         raise VerbatimError(path, expected="what the lock names", found=_list(left), then="rm -r .venv && nox -s env")
     stamp = {"variant": variant, "chosen": chosen, "lock": lock.digest(pins), "python": platform.python_version()}
