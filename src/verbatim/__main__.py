@@ -15,6 +15,8 @@ COMMANDS = {
     "report": ("verbatim.report", "write all runs and verdicts as a page for a browser"),
     "pack": ("verbatim.pack", "pack a run into one file for others"),
     "verify": ("verbatim.verify", "check a run or an archive to its last byte"),
+    "build": ("verbatim.image", "build an image"),
+    "image_diff": ("verbatim.image_digest", "name what differs between two images"),
 }
 
 

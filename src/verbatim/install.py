@@ -50,7 +50,7 @@ def ensure(root: Path, choice: str = "", own: Path | None = None) -> Environment
     path = own or (Path(fixed) if fixed else root / ".venv")
     stamp = _read_stamp(path)
     chosen = choice or os.environ.get("VERBATIM_VARIANT", "") or stamp.get("chosen", "")
-    variant = _variant(stamp["variant"] if fixed and stamp and not chosen else chosen)
+    variant = choose(stamp["variant"] if fixed and stamp and not chosen else chosen)
     pins = lock.read(root / "requirements" / f"{variant}.txt")
     if fixed:
         problems = _problems(path, stamp, pins)
@@ -69,7 +69,8 @@ def ensure(root: Path, choice: str = "", own: Path | None = None) -> Environment
     return Environment(path=path, variant=variant)
 
 
-def _variant(chosen: str) -> str:
+def choose(chosen: str) -> str:
+    """`cpu` or `cuda`: as asked, or what this machine has."""
     if chosen in ("", "auto"):
         linux_x86 = (platform.system(), platform.machine()) == ("Linux", "x86_64")
         return "cuda" if linux_x86 and environment.has_nvidia_driver() else "cpu"
