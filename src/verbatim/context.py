@@ -4,6 +4,7 @@ It never sends what is not listed, and it says when a source file of the project
 """
 
 import io
+import json
 import subprocess
 import tarfile
 from pathlib import Path
@@ -49,18 +50,29 @@ def checked_names(root: Path) -> list[str]:
     return listed
 
 
+def labelled(dockerfile: str, target: str, labels: dict[str, str]) -> str:
+    """The Dockerfile with one LABEL at the end of the target's stage: the SDK's own `labels` cost a step each (0.2 s)."""
+    pairs = " ".join(f"{key}={json.dumps(value)}".replace("$", "\\$") for key, value in labels.items())
+    before, start, after = dockerfile.partition(f" AS {target}\n")
+    stage, following, rest = after.partition("\nFROM ")
+    return f"{before}{start}{stage.rstrip()}\nLABEL {pairs}\n{following}{rest}"
+
+
 def digest_of(root: Path, listed: list[str]) -> str:
     return digest.of_parts((name, (root / name).read_bytes()) for name in listed)
 
 
-def tar(root: Path, listed: list[str]) -> io.BytesIO:
-    """Owner, mode and time are fixed: they would follow the person who checked out, and change what the engine has cached."""
+def tar(root: Path, listed: list[str], dockerfile: str) -> io.BytesIO:
+    """Owner, mode and time are fixed: they would follow the person who checked out, and change what the engine has cached.
+
+    The mode has the type bits that Docker's own CLI sends, so that its builds (an editor's) and these share their cache.
+    """
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as out:
         for name in listed:
-            data = (root / name).read_bytes()
+            data = dockerfile.encode() if name == DOCKERFILE else (root / name).read_bytes()
             member = tarfile.TarInfo(name)
-            member.size, member.mode, member.mtime = len(data), 0o644, TIME
+            member.size, member.mode, member.mtime = len(data), 0o100644, TIME
             out.addfile(member, io.BytesIO(data))
     made.seek(0)
     return made

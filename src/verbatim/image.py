@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from verbatim import code, context, digest, engine, image_digest, install, lock
+from verbatim import code, context, digest, engine, image_digest, image_store, install, lock
 from verbatim.build_log import BuildLog
 from verbatim.errors import VerbatimError
 
@@ -37,11 +37,12 @@ def build(root: Path, target: str, variant: str, *, name: str = "", nocache: boo
         arguments["PIP_FIND_LINKS"] = links  # a folder of this machine is not one of the container's
     name = name or tag(target, variant)
     path = root / ".nox" / f"build-{name.replace(':', '-')}.log"
+    dockerfile = (root / context.DOCKERFILE).read_text(encoding="utf-8")
+    dockerfile = context.labelled(dockerfile, target, labels(client, root, target, variant, listed))
     with engine.refusals(f"building {name}"), BuildLog(path, name) as log:
         chunks = client.api.build(
-            fileobj=context.tar(root, listed), custom_context=True, dockerfile=context.DOCKERFILE, decode=True,
-            target=target, buildargs=arguments, labels=labels(client, root, target, variant, listed),
-            tag=name, rm=True, forcerm=True, nocache=nocache, use_config_proxy=True,
+            fileobj=context.tar(root, listed, dockerfile), custom_context=True, dockerfile=context.DOCKERFILE, decode=True,
+            target=target, buildargs=arguments, tag=name, rm=True, forcerm=True, nocache=nocache, use_config_proxy=True,
         )  # fmt: skip
         made = log.follow(chunks)
     if not made:
@@ -146,7 +147,7 @@ def main(arguments: list[str], root: Path) -> int:
     started = time.monotonic()
     made = build(root, options.target, variant, nocache=options.no_cache)
     built_s = time.monotonic() - started
-    known = image_digest.of(engine.connect(), made, root)
+    known = image_store.of(engine.connect(), made, root)
     from verbatim.progress import Progress
 
     Progress().table(

@@ -11,15 +11,15 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verbatim import digest, engine, record
+from verbatim import digest, engine
 from verbatim.errors import VerbatimError
 
-STORE = Path(".nox") / "images.json"
 # The engine makes these in every container; they are no part of the image.
 ENGINES_OWN = re.compile(r"\.dockerenv|(dev|proc|sys)(/.*)?|etc/(hostname|hosts|resolv\.conf|mtab)|run/\.containerenv")
 STARTS = ("Env", "Entrypoint", "Cmd", "User", "WorkingDir")
@@ -88,38 +88,27 @@ def files(chunks: Iterable[bytes]) -> tuple[dict[str, list[Any]], dict[str, str]
     return listed, stamp
 
 
-def content(client: Any, image: Any) -> Content:
-    """Read an image through a container that is made, never started, and removed."""
+def starts(image: Any) -> dict[str, Any]:
     config = image.attrs["Config"]
-    starts = {name: config.get(name) or None for name in STARTS}
+    return {name: config.get(name) or None for name in STARTS}
+
+
+def content(client: Any, image: Any) -> Content:
+    """Read a whole image (about 8 s for 1.2 GB)."""
+    with unstarted(client, image) as container:
+        listed, stamp = files(container.export())
+    return Content(files=listed, starts=starts(image), stamp=stamp)
+
+
+@contextmanager
+def unstarted(client: Any, image: Any) -> Iterator[Any]:
+    """A container to read an image through: made, never started, and removed."""
     with engine.refusals(image.short_id):
         container = client.containers.create(image.id, entrypoint=["/nothing"], command=[])
         try:
-            listed, stamp = files(container.export())
+            yield container
         finally:
             container.remove(force=True)
-    return Content(files=listed, starts=starts, stamp=stamp)
-
-
-def of(client: Any, image: Any, root: Path) -> dict[str, Any]:
-    """`digest`, `python`, `lock` and `variant` of an image; read once for each set of layers, then from `.nox/images.json`."""
-    config = image.attrs["Config"]
-    key = digest.of_value([image.attrs["RootFS"]["Layers"], {name: config.get(name) or None for name in STARTS}])
-    known = stored(root)
-    if key not in known:
-        read = content(client, image)
-        known[key] = {"digest": read.digest, "files": len(read.files)}
-        known[key] |= {name: read.stamp.get(name, "") for name in ("python", "lock", "variant")}
-        (root / STORE).parent.mkdir(exist_ok=True)
-        record.write_atomically(root / STORE, (json.dumps(known, indent=1) + "\n").encode())
-    return dict(known[key])
-
-
-def stored(root: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((root / STORE).read_text()))
-    except (OSError, ValueError):  # it only saves time: what is damaged is made again
-        return {}
 
 
 def differences(one: Content, other: Content) -> list[str]:
