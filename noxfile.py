@@ -20,8 +20,15 @@ TOOLS = ROOT / ".nox" / "tools"
 
 
 def tools() -> Path:
-    """The Python that holds nox, uv and pip-tools from their lock; made where it is missing or older than the lock (10 s)."""
-    python, stamp, lock = TOOLS / "bin" / "python", TOOLS / "tools.txt", ROOT / "requirements" / "tools.txt"
+    """The Python that holds nox, uv and pip-tools from their lock; made where it is missing or older than the lock (10 s).
+
+    The development image brings its own (`VERBATIM_TOOLS`), used for as long as the lock is the one it was built from.
+    """
+    lock = ROOT / "requirements" / "tools.txt"
+    brought = Path(os.environ.get("VERBATIM_TOOLS", TOOLS))
+    if brought != TOOLS and (brought / lock.name).read_bytes() == lock.read_bytes():
+        return brought / "bin" / "python"
+    python, stamp = TOOLS / "bin" / "python", TOOLS / lock.name
     if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
         print("making the tools' environment (nox, uv, pip-tools) from requirements/tools.txt …", flush=True)
         stamp.unlink(missing_ok=True)
@@ -113,6 +120,30 @@ def verify(session: nox.Session) -> None:
 def compare(session: nox.Session) -> None:
     """Name the first thing that differs between two runs, and all others: `nox -s compare -- A B` (`-- --help`)."""
     _verdict(session, "-m", "verbatim", "compare", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def build(session: nox.Session) -> None:
+    """Build an image: `nox -s build -- [target] [cpu|cuda]`, targets base, locked, dev, train, evaluate; `--verify` twice."""
+    _python(session, "-m", "verbatim", "build", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def image_diff(session: nox.Session) -> None:
+    """Name what differs between the contents of two images: `nox -s image_diff -- A B`."""
+    _python(session, "-m", "verbatim", "image_diff", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def train_in_image(session: nox.Session) -> None:
+    """Train inside the built image, as you, with the GPU if there is one: `nox -s train_in_image -- seed=3`."""
+    _python(session, "-m", "verbatim", "in_image", "train", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def evaluate_in_image(session: nox.Session) -> None:
+    """Test a run's weights inside the built image: `nox -s evaluate_in_image -- run=latest`."""
+    _python(session, "-m", "verbatim", "in_image", "evaluate", *session.posargs)
 
 
 @nox.session(requires=["env"])

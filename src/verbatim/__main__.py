@@ -17,6 +17,7 @@ COMMANDS = {
     "verify": ("verbatim.verify", "check a run or an archive to its last byte"),
     "build": ("verbatim.image", "build an image"),
     "image_diff": ("verbatim.image_digest", "name what differs between two images"),
+    "in_image": ("verbatim.container", "train or evaluate in an image"),
 }
 
 
