@@ -61,6 +61,7 @@ nox.options.sessions = ["lint", "tests"]
 nox.options.default_venv_backend = "none"
 nox.options.error_on_missing_interpreters = False
 
+ENVIRONMENT = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv"))
 GRACE_S = 20.0  # Ctrl-C: what a run may take to seal its record before nox ends it
 
 
@@ -129,6 +130,20 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def devcontainer(session: nox.Session) -> None:
+    """Write the devcontainer.json files from their matrix: `nox -s devcontainer`, `nox -s devcontainer -- --check`."""
+    _python(session, "-m", "verbatim", "devcontainer", *session.posargs)
+
+
+@nox.session
+def doctor(session: nox.Session) -> None:
+    """Say what is here against what is pinned, and what mends it: `nox -s doctor`."""
+    if not (ENVIRONMENT / "bin" / "python").exists():
+        session.error(f"{ENVIRONMENT}: expected the locked environment, found nothing there\n  next: nox -s env")
+    _python(session, "-m", "verbatim", "doctor", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def image_diff(session: nox.Session) -> None:
     """Name what differs between the contents of two images: `nox -s image_diff -- A B`."""
     _python(session, "-m", "verbatim", "image_diff", *session.posargs)
@@ -153,12 +168,19 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def containers(session: nox.Session) -> None:
+    """Test images and devcontainer on a real container engine, started where none runs (5 min): `nox -s containers -- -x`."""
+    _python(session, "-m", "pytest", "tests/containers", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def lint(session: nox.Session) -> None:
     """Check style and types: ruff, mypy --strict, and that inputs and locks agree."""
     _python(session, "-m", "ruff", "check", ".")
     _python(session, "-m", "ruff", "format", "--check", ".")
     _python(session, "-m", "mypy")
     _python(session, "-m", "verbatim.compile", "--check")
+    _python(session, "-m", "verbatim", "devcontainer", "--check")
 
 
 @nox.session
@@ -179,8 +201,8 @@ def _python(session: nox.Session, *arguments: str) -> None:
     """Run the locked environment's Python, with a fixed hash seed and with byte code written (a start without takes 2.6 times)."""
     path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"  # uv and nox, for what looks for them
     fixed = {"PATH": path, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"), "PYTHONDONTWRITEBYTECODE": ""}
-    python = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv")) / "bin" / "python"
-    session.run(str(python), *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
+    python = str(ENVIRONMENT / "bin" / "python")
+    session.run(python, *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
 
 
 def _verdict(session: nox.Session, *arguments: str) -> None:

@@ -17,6 +17,8 @@ COMMANDS = {
     "verify": ("verbatim.verify", "check a run or an archive to its last byte"),
     "build": ("verbatim.image", "build an image"),
     "image_diff": ("verbatim.image_digest", "name what differs between two images"),
+    "devcontainer": ("verbatim.devcontainer", "write the devcontainer.json files, or check them"),
+    "doctor": ("verbatim.doctor", "what is here against what is pinned"),
     "in_image": ("verbatim.container", "train or evaluate in an image"),
 }
 

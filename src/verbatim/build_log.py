@@ -87,7 +87,7 @@ class BuildLog:
 
     def _failed(self, says: str) -> VerbatimError:
         where = f"building {self._name}, step {self._step.strip()[:100] or 'none'}"
-        if "no space left on device" in f"{says} {self._last}":
+        if "no space left on device" in f"{says} {self._last}".lower():
             return engine.refusal(where, "no space left on device")
         lines = "".join(f"\n    {line}" for line in self._last)
         if re.match(r"\s*\d+/\d+ FROM", self._step):

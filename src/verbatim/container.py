@@ -37,9 +37,9 @@ def main(arguments: list[str], root: Path) -> int:
     variant = install.choose(options.variant)
     client = engine.connect()
     name = image.tag(options.target, variant)
-    made = _checked(client, root, name, variant)
     with engine.refusals(name):
         gpu = [] if options.gpu == "none" else _gpu(client, variant, required=options.gpu == "require")
+    made = _checked(client, root, name, variant)
     digest = image_store.of(client, made, root)["digest"]
     runs = _writable(options.runs, "--runs")
     data = _writable(options.data or _data(), "--data")

@@ -72,7 +72,7 @@ def refusals(where: str, then: str = "") -> Iterator[None]:
 
 def refusal(where: str, says: str, then: str = "") -> VerbatimError:
     """One error from the engine's own words; what a person can mend gets the command that does."""
-    if "no space left on device" in says:
+    if "no space left on device" in says.lower():
         return VerbatimError(
             where, expected="room on the engine's disk", found="none left", then="docker system prune, then the same command"
         )  # fmt: skip
