@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,9 +142,8 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
         (site / "verbatim.pth").write_text(f"{root / 'src'}\n")
     else:  # an image's: code lies where PYTHONPATH says, and every byte travels
         print(f"{path.name}: {trim.trim(site) / 2**20:.0f} MiB that no run can use taken out", flush=True)
-    if not uv:  # pip compiles on one core; files for other Pythons among the packages do not compile, and need not
-        compiled = [str(path / "bin" / "python"), "-m", "compileall", "-qq", "-j", "0", str(site)]
-        subprocess.run(compiled, env=variables, check=False)
+    if not uv:
+        _compile(path / "bin" / "python", site, variables)
     left = lock.differences(pins, environment.distributions(site))
     if left:
         raise VerbatimError(path, expected="what the lock names", found=_list(left), then="rm -r .venv && nox -s env")
@@ -155,6 +155,23 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
         f"{path.name}: {len(pins)} distributions, lock {digest.short(stamp['lock'])}, {time.monotonic() - started:.0f} s",
         flush=True,
     )
+
+
+def _compile(python: Path, site: Path, variables: dict[str, str]) -> None:
+    """Byte code on several cores, where pip takes one; files for other Pythons do not compile, and need not.
+
+    Always four parts with the same files in each, in order: what a process has compiled before shows in the bytes of what
+    it compiles next (marshal marks what is referred to twice), so parts dealt out by chance would differ in every build.
+    """
+    entries = [str(e) for e in sorted(site.iterdir()) if e.suffix == ".py" or (e.is_dir() and e.suffix != ".dist-info")]
+    parts = [entries[part::4] for part in range(4)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(
+            pool.map(
+                lambda part: subprocess.run([python, "-m", "compileall", "-qq", *part], env=variables, check=False),
+                parts,
+            )
+        )
 
 
 def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str]]:

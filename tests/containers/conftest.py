@@ -4,24 +4,22 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import debian_engine
 import pytest
 from docker.errors import DockerException
 
+from containers import debian_engine
+from containers.person import PYTHON, Person
 from verbatim import image
 from verbatim.errors import VerbatimError
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIP = "VERBATIM_SKIP_CONTAINERS"
 NAME = "verbatim-tester"
-pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="session")
@@ -58,35 +56,6 @@ def base(client: Any) -> Iterator[str]:
         os.environ["VERBATIM_BASE"] = before
 
 
-@dataclass(frozen=True, kw_only=True)
-class Person:
-    """Someone who has checked the project out, and may use the engine."""
-
-    uid: int
-    gid: int
-    groups: list[int]
-    home: Path
-    checkout: Path
-
-    def run(
-        self, *command: str, engine: bool = True, timeout: float = 900, **variables: str
-    ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            command, **self.popen(engine=engine, **variables), capture_output=True, timeout=timeout, check=False
-        )
-
-    def popen(self, *, engine: bool = True, **variables: str) -> dict[str, Any]:
-        keep = {k: v for k, v in os.environ.items() if k not in ("VERBATIM_DATA", "XDG_CACHE_HOME", "PYTHONPATH")}
-        own = {"HOME": str(self.home), "PYTHONPATH": str(self.checkout / "src"), "PYTHONHASHSEED": "0"}
-        given: dict[str, Any] = {"cwd": self.checkout, "env": keep | own | variables, "text": True}
-        if os.geteuid() == 0:
-            given |= {"user": self.uid, "group": self.gid, "extra_groups": self.groups if engine else []}
-        return given
-
-    def verbatim(self, *arguments: str, **variables: Any) -> "subprocess.CompletedProcess[str]":
-        return self.run(sys.executable, "-m", "verbatim", *arguments, **variables)
-
-
 @pytest.fixture(scope="session")
 def person(client: Any) -> Iterator[Person]:
     """Root gets a user without privileges, as the CLI treats root apart; anyone else is the person."""
@@ -107,6 +76,8 @@ def person(client: Any) -> Iterator[Person]:
     else:
         made = Person(uid=os.getuid(), gid=os.getgid(), groups=os.getgroups(), home=Path.home(), checkout=checkout)
     try:
+        if root:
+            debian_engine.install(PYTHON, "python3")
         yield made
     finally:
         if root:

@@ -6,6 +6,7 @@ For a machine of its own, as root: it installs packages. On a person's machine t
 import functools
 import glob
 import http.server
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -126,7 +127,9 @@ def _mirror() -> str:
 
 
 def _gateway(client: Any) -> str:
-    return str(client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"])
+    """This machine, as containers see it. Older engines name the bridge's subnet alone: it is the first address there."""
+    known = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+    return str(known.get("Gateway") or ipaddress.ip_network(known["Subnet"])[1])
 
 
 def _wheels() -> str:

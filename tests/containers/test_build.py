@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Person
 
+from containers.person import Person
 from verbatim import image, image_digest
 
 NEVER = re.compile(
@@ -142,7 +142,7 @@ def test_verify_names_the_first_file_that_differs(base: str, built: dict[str, An
 
 
 def test_image_diff_names_what_differs(built: dict[str, Any], person: Person) -> None:
-    same = person.verbatim("image_diff", "verbatim:train-cpu", "verbatim:train-cpu")
+    same = person.verbatim("image_diff", "verbatim:base-cpu", "verbatim:base-cpu")
     other = person.verbatim("image_diff", "verbatim:train-cpu", "verbatim:evaluate-cpu")
 
     assert (same.returncode, other.returncode) == (0, 1)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Person
 
+from containers.person import Person
 from verbatim import devcontainer, image
 
 CLI = Path(__file__).parent / "cli"
