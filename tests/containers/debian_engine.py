@@ -88,10 +88,16 @@ def stand_in(client: Any) -> str:
     if _wheels():
         gateway = _gateway(client)
         settings |= {"PIP_FIND_LINKS": f"http://{gateway}:{PORT}/", "PIP_TRUSTED_HOST": gateway}
+    wanted = {f"{key}={value}" for key, value in settings.items()}
+    try:  # made again it would be another image, and nothing that stands on it would be found in the cache
+        if wanted == set(client.images.get(BASE).attrs["Config"]["Env"] or ()):
+            return BASE
+    except ImageNotFound:
+        pass
     container = client.containers.create(f"{BASE}-root", command=["/bin/sh"])
     try:
         repository, tag = BASE.split(":")
-        container.commit(repository, tag, changes=[f"ENV {key}={value}" for key, value in settings.items()])
+        container.commit(repository, tag, changes=[f"ENV {setting}" for setting in sorted(wanted)])
     finally:
         container.remove()
     return BASE

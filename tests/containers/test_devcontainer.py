@@ -1,6 +1,7 @@
 """The development container, brought up by the real CLI as a person would, and used from inside."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from containers.person import Person
-from verbatim import devcontainer, image
+from verbatim import devcontainer
 
 CLI = Path(__file__).parent / "cli"
 CPU = ".devcontainer/cpu/devcontainer.json"
@@ -40,7 +41,7 @@ def cli(base: str, built: dict[str, Any], person: Person) -> Devcontainer:
         ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True, capture_output=True
     )
     extra = []
-    if base != image.base(person.checkout):
+    if "VERBATIM_BASE" in os.environ:  # a stand-in, which the generated file does not know
         config = json.loads(devcontainer.text("cpu/devcontainer.json").partition("\n")[2])
         config["build"]["args"]["BASE"] = base
         override = folder / "devcontainer.json"
