@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,18 +159,9 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
 def _compile(python: Path, site: Path, variables: dict[str, str]) -> None:
     """Byte code on several cores, where pip takes one; files for other Pythons do not compile, and need not.
 
-    Always four parts with the same files in each, in order: what a process has compiled before shows in the bytes of what
-    it compiles next (marshal marks what is referred to twice), so parts dealt out by chance would differ in every build.
+    All of it anew (-f): setuptools has been imported by then, and what an import wrote is keyed by the file's time.
     """
-    entries = [str(e) for e in sorted(site.iterdir()) if e.suffix == ".py" or (e.is_dir() and e.suffix != ".dist-info")]
-    parts = [entries[part::4] for part in range(4)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(
-            pool.map(
-                lambda part: subprocess.run([python, "-m", "compileall", "-qq", *part], env=variables, check=False),
-                parts,
-            )
-        )
+    subprocess.run([python, "-m", "compileall", "-qq", "-f", "-j", "0", site], env=variables, check=False)
 
 
 def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str]]:
