@@ -63,16 +63,13 @@ def digest_of(root: Path, listed: list[str]) -> str:
 
 
 def tar(root: Path, listed: list[str], dockerfile: str) -> io.BytesIO:
-    """Owner, mode and time are fixed: they would follow the person who checked out, and change what the engine has cached.
-
-    The mode has the type bits that Docker's own CLI sends, so that its builds (an editor's) and these share their cache.
-    """
+    """Owner, mode and time are fixed: they would follow the person who checked out, and change what the engine has cached."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as out:
         for name in listed:
             data = dockerfile.encode() if name == DOCKERFILE else (root / name).read_bytes()
             member = tarfile.TarInfo(name)
-            member.size, member.mode, member.mtime = len(data), 0o100644, TIME
+            member.size, member.mode, member.mtime = len(data), 0o644, TIME
             out.addfile(member, io.BytesIO(data))
     made.seek(0)
     return made
