@@ -35,23 +35,23 @@ def main(arguments: list[str], root: Path) -> int:
     parser.add_argument("--data", type=Path, default=None, help="where downloaded data lies (default: as outside)")
     options, overrides = parser.parse_known_args(arguments)
     variant = install.choose(options.variant)
-    client = engine.connect()
-    name = image.tag(options.target, variant)
-    with engine.refusals(name):
-        gpu = [] if options.gpu == "none" else _gpu(client, variant, required=options.gpu == "require")
-    made = _checked(client, root, name, variant)
-    digest = image_store.of(client, made, root)["digest"]
     runs = _writable(options.runs, "--runs")
     data = _writable(options.data or _data(), "--data")
-    settings = {
-        "image": made.id, "command": overrides, "user": f"{os.getuid()}:{os.getgid()}", "device_requests": gpu,
-        "environment": _environment(made, digest), "volumes": _volumes(runs, data, reads=options.target == "evaluate"),
-        "read_only": True, "tmpfs": {"/tmp": "exec"}, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"],  # noqa: S108
-        "shm_size": "1g",  # loader processes pass batches through it; the engine's 64 MB is too little
-        "init": True,  # the kernel ignores SIGTERM for a first process that has no handler for it yet
-        "tty": sys.stdout.isatty(),
-    }  # fmt: skip
-    return _run(client, name, settings)
+    name = image.tag(options.target, variant)
+    with engine.connect() as client:
+        with engine.refusals(name):
+            gpu = [] if options.gpu == "none" else _gpu(client, variant, required=options.gpu == "require")
+        made = _checked(client, root, name, variant)
+        digest = image_store.of(client, made, root)["digest"]
+        settings = {
+            "image": made.id, "command": overrides, "user": f"{os.getuid()}:{os.getgid()}", "device_requests": gpu,
+            "environment": _environment(made, digest), "volumes": _volumes(runs, data, reads=options.target == "evaluate"),
+            "read_only": True, "tmpfs": {"/tmp": "exec"}, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"],  # noqa: S108
+            "shm_size": "1g",  # loader processes pass batches through it; the engine's 64 MB is too little
+            "init": True,  # the kernel ignores SIGTERM for a first process that has no handler for it yet
+            "tty": sys.stdout.isatty(),
+        }  # fmt: skip
+        return _run(client, name, settings)
 
 
 def _checked(client: Any, root: Path, name: str, variant: str) -> Any:

@@ -174,8 +174,7 @@ def _text(path: str) -> str:
 
 def _engine() -> Line:
     try:
-        client = engine.connect()
-        with engine.refusals("the container engine"):
+        with engine.connect() as client, engine.refusals("the container engine"):
             info = client.info()
     except VerbatimError as error:
         return Line(what="engine", state=UNCHECKED, here=f"{error.found}; only images need one", then=error.then)

@@ -28,9 +28,8 @@ def tag(target: str, variant: str) -> str:
     return f"verbatim:{target}-{variant}"
 
 
-def build(root: Path, target: str, variant: str, *, name: str = "", nocache: bool = False) -> Any:
+def build(client: Any, root: Path, target: str, variant: str, *, name: str = "", nocache: bool = False) -> Any:
     """Build one target and give it its name; returns the SDK's image. Ctrl-C ends the build with its connection."""
-    client = engine.connect()
     listed = context.checked_names(root)
     arguments = {"VARIANT": variant, "BASE": base(root)}
     if "://" in (links := os.environ.get("PIP_FIND_LINKS", "")) and not links.startswith("file:"):
@@ -101,14 +100,13 @@ def _id(client: Any, name: str) -> str:
         return ""
 
 
-def verify(root: Path, target: str, variant: str) -> int:
+def verify(client: Any, root: Path, target: str, variant: str) -> int:
     """Build twice without cache; 0 where both have the same content."""
-    client = engine.connect()
     contents = []
     for turn in ("first", "second"):
         name = f"verbatim:verify-{turn}"
         try:
-            made = build(root, target, variant, name=name, nocache=True)
+            made = build(client, root, target, variant, name=name, nocache=True)
             contents.append(image_digest.content(client, made))
         finally:
             _remove(client, name)
@@ -142,12 +140,13 @@ def main(arguments: list[str], root: Path) -> int:
             "target", expected=f"one of {', '.join(TARGETS)}", found=options.target, then="nox -s build -- train"
         )
     variant = install.choose(options.variant)
-    if options.verify:
-        return verify(root, options.target, variant)
-    started = time.monotonic()
-    made = build(root, options.target, variant, nocache=options.no_cache)
-    built_s = time.monotonic() - started
-    known = image_store.of(engine.connect(), made, root)
+    with engine.connect() as client:
+        if options.verify:
+            return verify(client, root, options.target, variant)
+        started = time.monotonic()
+        made = build(client, root, options.target, variant, nocache=options.no_cache)
+        built_s = time.monotonic() - started
+        known = image_store.of(client, made, root)
     from verbatim.progress import Progress
 
     Progress().table(

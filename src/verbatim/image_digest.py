@@ -158,8 +158,8 @@ def main(arguments: list[str], _root: Path) -> int:
         "-n", metavar="N", type=int, default=20, help="how many differences to show (default: 20; 0: all)"
     )
     options = parser.parse_args(arguments)
-    client = engine.connect()
-    one, other = (content(client, find(client, name)) for name in (options.one, options.other))
+    with engine.connect() as client:
+        one, other = (content(client, find(client, name)) for name in (options.one, options.other))
     print(f"{options.one}  {one.digest}\n{options.other}  {other.digest}")
     found = differences(one, other)
     for says in found[: options.n or None]:

@@ -34,8 +34,8 @@ def running(log: Path) -> Iterator[Any]:
     """The engine's client. An engine that was started here is stopped here, by its process."""
     started = None
     try:
-        client = engine.connect()
-    except VerbatimError:
+        client = docker.from_env(timeout=600)
+    except DockerException:
         started, client = _start(log)
     try:
         yield client

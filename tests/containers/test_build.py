@@ -97,7 +97,7 @@ def test_two_builds_without_cache_have_the_same_content(
     client: Any, built: dict[str, Any], train: image_digest.Content, person: Person
 ) -> None:
     try:
-        second = image.build(person.checkout, "train", "cpu", name="verbatim:second", nocache=True)
+        second = image.build(client, person.checkout, "train", "cpu", name="verbatim:second", nocache=True)
         differences = image_digest.differences(train, image_digest.content(client, second))
     finally:
         client.images.remove("verbatim:second", force=True)
