@@ -126,13 +126,13 @@ def compare(session: nox.Session) -> None:
 @nox.session(requires=["env"])
 def build(session: nox.Session) -> None:
     """Build an image: `nox -s build -- [target] [cpu|cuda]`, targets base, locked, dev, train, evaluate; `--verify` twice."""
-    _python(session, "-m", "verbatim", "build", *session.posargs)
+    _verdict(session, "-m", "verbatim", "build", *session.posargs)
 
 
 @nox.session(requires=["env"])
 def devcontainer(session: nox.Session) -> None:
     """Write the devcontainer.json files from their matrix: `nox -s devcontainer`, `nox -s devcontainer -- --check`."""
-    _python(session, "-m", "verbatim", "devcontainer", *session.posargs)
+    _verdict(session, "-m", "verbatim", "devcontainer", *session.posargs)
 
 
 @nox.session
@@ -140,13 +140,13 @@ def doctor(session: nox.Session) -> None:
     """Say what is here against what is pinned, and what mends it: `nox -s doctor`."""
     if not (ENVIRONMENT / "bin" / "python").exists():
         session.error(f"{ENVIRONMENT}: expected the locked environment, found nothing there\n  next: nox -s env")
-    _python(session, "-m", "verbatim", "doctor", *session.posargs)
+    _verdict(session, "-m", "verbatim", "doctor", *session.posargs)
 
 
 @nox.session(requires=["env"])
 def image_diff(session: nox.Session) -> None:
     """Name what differs between the contents of two images: `nox -s image_diff -- A B`."""
-    _python(session, "-m", "verbatim", "image_diff", *session.posargs)
+    _verdict(session, "-m", "verbatim", "image_diff", *session.posargs)
 
 
 @nox.session(requires=["env"])

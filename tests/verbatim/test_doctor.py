@@ -55,9 +55,8 @@ def test_a_probe_that_takes_too_long_is_not_checked(project, monkeypatch):
     assert state(project, monkeypatch)["probe"].state == doctor.UNCHECKED
 
 
-def test_it_needs_no_engine_and_welcomes(monkeypatch):
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")
-    done = python("-m", "verbatim", "doctor", "--welcome")
+def test_it_needs_no_engine_and_welcomes():
+    done = python("-m", "verbatim", "doctor", "--welcome", DOCKER_HOST="unix:///nonexistent.sock")
 
     assert "only images need one" in done.stdout
     assert "Three commands to try" in done.stdout
