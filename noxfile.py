@@ -20,8 +20,14 @@ ROOT = Path(__file__).resolve().parent
 
 def tools(name: str = "tools") -> Path:
     """The Python that holds nox, uv and pip-tools from their lock (or, `audit`, pip-audit from its own); made where it is missing
-    or older than the lock (10 s)."""
+    or older than the lock (10 s).
+
+    The development image brings its own (`VERBATIM_TOOLS`), used for as long as the lock is the one it was built from.
+    """
     folder, lock = ROOT / ".nox" / name, ROOT / "requirements" / f"{name}.txt"
+    brought = Path(os.environ.get("VERBATIM_TOOLS", folder))
+    if brought.joinpath(lock.name).exists() and brought.joinpath(lock.name).read_bytes() == lock.read_bytes():
+        return brought / "bin" / "python"
     python, stamp = folder / "bin" / "python", folder / lock.name
     if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
         print(f"making .nox/{name} from requirements/{name}.txt …", flush=True)
@@ -55,6 +61,7 @@ nox.options.sessions = ["lint", "drift", "tests"]  # lint first: it makes the en
 nox.options.default_venv_backend = "none"
 nox.options.error_on_missing_interpreters = False
 
+ENVIRONMENT = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv"))
 GRACE_S = 20.0  # Ctrl-C: what a run may take to seal its record before nox ends it
 
 
@@ -117,9 +124,53 @@ def compare(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def build(session: nox.Session) -> None:
+    """Build an image: `nox -s build -- [target] [cpu|cuda]`, targets base, locked, dev, train, evaluate; `--verify` twice."""
+    _verdict(session, "-m", "verbatim", "build", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def devcontainer(session: nox.Session) -> None:
+    """Write the devcontainer.json files from their matrix: `nox -s devcontainer`, `nox -s devcontainer -- --check`."""
+    _verdict(session, "-m", "verbatim", "devcontainer", *session.posargs)
+
+
+@nox.session
+def doctor(session: nox.Session) -> None:
+    """Say what is here against what is pinned, and what mends it: `nox -s doctor`."""
+    if not (ENVIRONMENT / "bin" / "python").exists():
+        session.error(f"{ENVIRONMENT}: expected the locked environment, found nothing there\n  next: nox -s env")
+    _verdict(session, "-m", "verbatim", "doctor", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def image_diff(session: nox.Session) -> None:
+    """Name what differs between the contents of two images: `nox -s image_diff -- A B`."""
+    _verdict(session, "-m", "verbatim", "image_diff", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def train_in_image(session: nox.Session) -> None:
+    """Train inside the built image, as you, with the GPU if there is one: `nox -s train_in_image -- seed=3`."""
+    _python(session, "-m", "verbatim", "in_image", "train", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def evaluate_in_image(session: nox.Session) -> None:
+    """Test a run's weights inside the built image: `nox -s evaluate_in_image -- run=latest`."""
+    _python(session, "-m", "verbatim", "in_image", "evaluate", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def tests(session: nox.Session) -> None:
     """Run the tests: `nox -s tests`, `nox -s tests -- -k trace`."""
     _python(session, "-m", "pytest", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def containers(session: nox.Session) -> None:
+    """Test images and devcontainer on a real container engine, started where none runs (5 min): `nox -s containers -- -x`."""
+    _python(session, "-m", "pytest", "tests/containers", *session.posargs)
 
 
 @nox.session(requires=["env"])
@@ -172,8 +223,8 @@ def _python(session: nox.Session, *arguments: str) -> None:
     """Run the locked environment's Python, with a fixed hash seed and with byte code written (a start without takes 2.6 times)."""
     path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"  # uv and nox, for what looks for them
     fixed = {"PATH": path, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"), "PYTHONDONTWRITEBYTECODE": ""}
-    python = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv")) / "bin" / "python"
-    session.run(str(python), *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
+    python = str(ENVIRONMENT / "bin" / "python")
+    session.run(python, *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
 
 
 def _verdict(session: nox.Session, *arguments: str) -> None:

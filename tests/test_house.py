@@ -77,6 +77,7 @@ def test_ci_runs_exactly_the_test_command_of_the_readme():
     assert commands, "the README opens with its two commands"
     assert commands[1].split("  #")[0].strip() == "python3.11 noxfile.py -s train"
     assert commands[2].split("  #")[0].strip() == ci[0]
+    assert ci[1:] == ["python3.11 noxfile.py -s containers"]
 
 
 def test_every_experiment_opens_with_its_command_cost_and_result():

@@ -17,6 +17,11 @@ COMMANDS = {
     "verify": ("verbatim.verify", "check a run or an archive to its last byte"),
     "drift": ("verbatim.drift", "check what is pinned against what is there"),
     "sbom": ("verbatim.sbom", "list what is shipped, and its licences"),
+    "build": ("verbatim.image", "build an image"),
+    "image_diff": ("verbatim.image_digest", "name what differs between two images"),
+    "devcontainer": ("verbatim.devcontainer", "write the devcontainer.json files, or check them"),
+    "doctor": ("verbatim.doctor", "what is here against what is pinned"),
+    "in_image": ("verbatim.container", "train or evaluate in an image"),
 }
 
 

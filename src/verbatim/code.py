@@ -3,6 +3,7 @@
 It goes through a temporary index, so that the user's index, branch and files are never touched.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -29,7 +30,10 @@ def capture(root: Path, run_id: str) -> Code:
     """Write the working tree around `root` into git's object store and keep it under `refs/verbatim/<run_id>`.
 
     Ignored files stay out. Where git can't answer, the reason is in the result: a run is never stopped for it.
+    An image holds no repository: there the code is what its build captured, as `VERBATIM_CODE` says.
     """
+    if (given := os.environ.get("VERBATIM_CODE", "")) and not (root / ".git").exists():
+        return _of_image(given)
     try:
         return _capture(root, run_id)
     except FileNotFoundError:
@@ -37,6 +41,13 @@ def capture(root: Path, run_id: str) -> Code:
     except subprocess.CalledProcessError as error:
         last = (error.stderr or "").strip().splitlines()
         return Code(reason=f"git {error.cmd[1]}: {last[-1] if last else f'exit code {error.returncode}'}")
+
+
+def _of_image(given: str) -> Code:
+    try:
+        return Code(**json.loads(given))
+    except (TypeError, ValueError) as error:
+        return Code(reason=f"VERBATIM_CODE: {error}")
 
 
 def _capture(root: Path, run_id: str) -> Code:

@@ -1,10 +1,13 @@
 """Makes `.venv` from a lock, or verifies the one that is there. Needs nothing but the standard library.
 
+An image makes its own with `python -m verbatim.install --into /opt/venv --variant cpu`, before any other code is there.
+
 What says that an environment is whole: a stamp, written last and removed first, that names the lock it was made from, *and* the
 distributions found in it, compared with the lock every time. A stamp alone would miss a later `pip install`; distributions alone
 would miss an install that was interrupted between two files.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -18,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from verbatim import digest, environment, lock
+from verbatim import digest, environment, lock, trim
 from verbatim.errors import VerbatimError
 
 STAMP, PYTHON = environment.STAMP, environment.PYTHON
@@ -45,7 +48,7 @@ def ensure(root: Path, choice: str = "", own: Path | None = None) -> Environment
     path, fixed = (own, False) if own else environment.place(root)
     stamp = environment.read_stamp(path)
     chosen = choice or os.environ.get("VERBATIM_VARIANT", "") or stamp.get("chosen", "")
-    variant = _variant(stamp["variant"] if fixed and stamp and not chosen else chosen)
+    variant = choose(stamp["variant"] if fixed and stamp and not chosen else chosen)
     pins = lock.read_sealed(root / "requirements" / f"{variant}.txt")
     if fixed:
         problems = _problems(path, stamp, pins)
@@ -65,7 +68,8 @@ def ensure(root: Path, choice: str = "", own: Path | None = None) -> Environment
     return Environment(path=path, variant=variant)
 
 
-def _variant(chosen: str) -> str:
+def choose(chosen: str) -> str:
+    """`cpu` or `cuda`: as asked, or what this machine has."""
     if chosen in ("", "auto"):
         linux_x86 = (platform.system(), platform.machine()) == ("Linux", "x86_64")
         return "cuda" if linux_x86 and environment.has_nvidia_driver() else "cpu"
@@ -123,20 +127,15 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
                     f"requirements/{variant}.txt", expected="an environment", found=f"`{' '.join(step[:4])} …` failed",
                     then="read what it says above; with everything whole, `nox -s env` goes on from here",
                 )  # fmt: skip
-    if not uv:  # pip compiles on one core; files for other Pythons among the packages do not compile, and need not
-        compiled = [
-            str(path / "bin" / "python"),
-            "-m",
-            "compileall",
-            "-qq",
-            "-j",
-            "0",
-            str(environment.site_packages(path)),
-        ]
-        subprocess.run(compiled, env=variables, check=False)
-    # So that `python -m experiment.train`, editors and test runners find the code, whatever starts them.
-    (environment.site_packages(path) / "verbatim.pth").write_text(f"{root / 'src'}\n")
-    left = lock.differences(pins, environment.distributions(environment.site_packages(path)))
+    site = environment.site_packages(path)
+    if path.parent == root:
+        # So that `python -m experiment.train`, editors and test runners find the code, whatever starts them.
+        (site / "verbatim.pth").write_text(f"{root / 'src'}\n")
+    else:  # an image's: code lies where PYTHONPATH says, and every byte travels
+        print(f"{path.name}: {trim.trim(site) / 2**20:.0f} MiB that no run can use taken out", flush=True)
+    if not uv:
+        _compile(path / "bin" / "python", site, variables)
+    left = lock.differences(pins, environment.distributions(site))
     if left:
         raise VerbatimError(path, expected="what the lock names", found=_list(left), then="rm -r .venv && nox -s env")
     stamp = {
@@ -152,6 +151,14 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
     )
 
 
+def _compile(python: Path, site: Path, variables: dict[str, str]) -> None:
+    """Byte code on several cores, where pip takes one; files for other Pythons do not compile, and need not.
+
+    All of it anew (-f): setuptools has been imported by then, and what an import wrote is keyed by the file's time.
+    """
+    subprocess.run([python, "-m", "compileall", "-qq", "-f", "-j", "0", site], env=variables, check=False)
+
+
 def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str]]:
     """The commands that make an environment anew. Byte code is compiled now: without it every start takes 2.6 times as long."""
     python, base = str(path / "bin" / "python"), _base_python()
@@ -161,16 +168,8 @@ def _steps(uv: str, path: Path, locks: list[Path]) -> list[list[str]]:
         install = [uv, "pip", "install", "--python", python, *pinned, "--compile-bytecode"]
         return [make, *([*install, "--requirement", str(file)] for file in locks)]
     make = [base, "-m", "venv", "--clear", str(path)]
-    install = [
-        python,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        *pinned,
-        "--progress-bar=on",
-        "--no-compile",
-    ]
+    # --use-pep517: the pip of Debian's Python 3.11 would leave an .egg-info, which says nothing of where it came from.
+    install = [python, "-m", "pip", "--disable-pip-version-check", "install", *pinned, "--use-pep517", "--no-compile"]
     return [make, *([*install, "--requirement", str(file)] for file in locks)]
 
 
@@ -217,3 +216,25 @@ def _extract(path: Path, name: str) -> str:
 
 def _list(problems: list[str]) -> str:
     return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+
+
+def main() -> int:
+    """For the image's Dockerfile: the environment, made once, with nothing asked of the machine."""
+    parser = argparse.ArgumentParser(
+        prog="python -m verbatim.install", description="Make an environment from its lock."
+    )
+    parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--variant", choices=lock.VARIANTS, required=True)
+    options = parser.parse_args()
+    root = Path(__file__).resolve().parents[2]
+    try:
+        pins = lock.read(root / "requirements" / f"{options.variant}.txt")
+        _make(root, options.into, options.variant, options.variant, pins, ["not there"])
+    except VerbatimError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -128,3 +128,21 @@ def test_data_left_untracked_is_not_swallowed(repository, monkeypatch):
     (repository / "data.bin").write_bytes(bytes(3 * 2**20))
 
     assert code.capture(repository, "run").reason == "untracked files hold 3 MiB: name data in .gitignore"
+
+
+def test_in_an_image_the_code_is_what_its_build_captured(tmp_path, monkeypatch):
+    monkeypatch.setenv("VERBATIM_CODE", '{"tree": "t", "head": "h", "dirty": false, "ref": "r", "reason": ""}')
+
+    assert code.capture(tmp_path, "run") == code.Code(tree="t", head="h", ref="r")
+
+
+def test_a_repository_is_believed_before_the_image(repository, monkeypatch):
+    monkeypatch.setenv("VERBATIM_CODE", '{"tree": "t"}')
+
+    assert code.capture(repository, "run").tree == git(repository, "rev-parse", "HEAD^{tree}")
+
+
+def test_what_an_image_says_wrongly_is_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("VERBATIM_CODE", '{"wood": "t"}')
+
+    assert code.capture(tmp_path, "run").reason.startswith("VERBATIM_CODE: ")

@@ -118,12 +118,12 @@ def test_a_chosen_variant_stays_chosen(project):
 def test_the_variant_follows_the_machine_and_can_be_overridden(monkeypatch):
     driver = environment.has_nvidia_driver()
 
-    assert install._variant("") == ("cuda" if driver else "cpu")
-    assert install._variant("cuda") == "cuda"
+    assert install.choose("") == ("cuda" if driver else "cpu")
+    assert install.choose("cuda") == "cuda"
     monkeypatch.setattr(environment, "has_nvidia_driver", lambda: True)
-    assert install._variant("auto") == "cuda"
+    assert install.choose("auto") == "cuda"
     with pytest.raises(VerbatimError) as error:
-        install._variant("gpu")
+        install.choose("gpu")
     assert str(error.value) == "variant: expected cpu, cuda or auto, found gpu\n  next: nox -s env -- cpu"
 
 
