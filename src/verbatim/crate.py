@@ -77,9 +77,10 @@ def page(run: Record, names: Iterable[str], curves: str) -> str:
     }  # fmt: skip
     settings = dict(_leaves(run.recipe_config))
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Run {escape(run.run)}</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Run {escape(run.run)}</title>
 <style>body{{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}table{{border-collapse:collapse}}
-td,th{{text-align:left;padding:.15em 1em .15em 0;vertical-align:top;overflow-wrap:anywhere}}code{{background:#eee}}</style></head><body>
+td,th{{text-align:left;padding:.15em 1em .15em 0;vertical-align:top;overflow-wrap:anywhere}}code{{background:#eee}}
+svg{{max-width:100%;height:auto}}</style></head><body>
 <h1>Run {escape(run.run)}</h1>
 <p>Check this archive: <code>nox -s verify -- &lt;archive&gt;</code>. Make the run again, bit for bit:
 <code>nox -s reproduce -- &lt;archive&gt;</code>.</p>

@@ -15,8 +15,12 @@ from verbatim.verdicts import Verdict
 
 STYLE = """body{font:16px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em}table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.3em .8em .3em 0;vertical-align:top;border-bottom:1px solid #ddd;overflow-wrap:anywhere}
-code{font-size:.9em}.good{color:#00694a}.bad{color:#b03a00;font-weight:bold}svg{max-width:100%;height:auto}summary{cursor:pointer}"""
+code{font-size:.9em}figure{margin:1em 0}.good{color:#00694a}.bad{color:#b03a00;font-weight:bold}svg{max-width:100%;height:auto}summary{cursor:pointer}
+@media(min-width:50em){table{table-layout:fixed}th:first-child{width:24%}}
+@media(max-width:50em){table{display:block;overflow-x:auto}td,th{white-space:nowrap}}"""
 WIDTH, BAR, ROW = 640, 16, 22
+# Of a row: the recipe's name before the bar, the counts after it; and how wide one verdict is at most.
+LEFT, RIGHT, WIDEST = 120, 180, 40
 
 
 def page(runs: Path) -> str:
@@ -34,7 +38,10 @@ def page(runs: Path) -> str:
     broke = [
         recipe for recipe in by_recipe if recipe in several or any(_broke(said[run.run]) for run in by_recipe[recipe])
     ]
-    sections = "".join(_section(recipe, same, said, recipe in broke, runs) for recipe, same in by_recipe.items())
+    sections = "".join(
+        _section(recipe, same, said, recipe in broke, runs, newest=not index)
+        for index, (recipe, same) in enumerate(by_recipe.items())
+    )
     notes = "".join(f"<li>{escape(text)}</li>" for text in [*unreadable, *passed_over])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Runs</title><style>{STYLE}</style></head>
@@ -52,12 +59,14 @@ def _broke(found: list[Verdict]) -> bool:
     return any(verdict.result == "different" for verdict in found)
 
 
-def _section(recipe: str, same: list[Record], said: dict[str, list[Verdict]], broke: bool, runs: Path) -> str:
+def _section(
+    recipe: str, same: list[Record], said: dict[str, list[Verdict]], broke: bool, runs: Path, *, newest: bool
+) -> str:
     outcomes = {run.outcome for run in same if run.outcome}
     state = "broke" if broke else "one outcome" if len(outcomes) == 1 else "no outcome yet"
     rows = "".join(_row(run, said[run.run]) for run in same)
     verdict_rows = "".join(
-        f"<li class='{'bad' if v.result == 'different' else 'good'}'>{escape(v.result)} on {escape(v.place)}"
+        f"<li class='{'bad' if v.result == 'different' else 'good'}'>{escape(run.run)}: {escape(v.result)} on {escape(v.place)}"
         f"{escape(f', signed {v.signer}') if v.signer else ''}{escape(f': {v.first_cause}') if v.first_cause else ''}</li>"
         for run in same
         for v in said[run.run]
@@ -65,7 +74,7 @@ def _section(recipe: str, same: list[Record], said: dict[str, list[Verdict]], br
     curves = next((runs / run.run / "curves.svg" for run in same if (runs / run.run / "curves.svg").is_file()), None)
     drawn = curves.read_text(encoding="utf-8") if curves else ""
     plot = (
-        f"<details><summary>learning curves</summary>{drawn}</details>"
+        f"<details{' open' * newest}><summary>learning curves</summary>{drawn}</details>"
         if drawn.startswith("<svg") and "<script" not in drawn.lower()
         else ""
     )
@@ -76,7 +85,7 @@ def _section(recipe: str, same: list[Record], said: dict[str, list[Verdict]], br
 
 def _row(run: Record, found: list[Verdict]) -> str:
     row = ledger.summary(run)
-    metric = f"{row['of']} {row['metric']:.4f}" if isinstance(row["metric"], int | float) else ""
+    metric = f"{row['of'].removeprefix('test_')} {row['metric']:.4f}" if isinstance(row["metric"], int | float) else ""
     cells = [
         run.run,
         row["experiment"],
@@ -94,15 +103,15 @@ def _bars(by_recipe: dict[str, list[Record]], said: dict[str, list[Verdict]]) ->
     counts = [(recipe, found) for recipe, found in counts if found][:30]
     if not counts:
         return ""
-    unit = (WIDTH - 220) / max(len(found) for _, found in counts)
+    unit = min(WIDEST, (WIDTH - LEFT - RIGHT) / max(len(found) for _, found in counts))
     bars = ""
     for index, (recipe, found) in enumerate(counts):
         y, broke = index * ROW, sum(v.result == "different" for v in found)
         held = len(found) - broke
         bars += f'<text x="0" y="{y + 13}">{escape(digest.short(recipe))}</text>'
-        bars += f'<rect x="120" y="{y}" width="{held * unit:.1f}" height="{BAR}" fill="#009e73"/>'
-        bars += f'<rect x="{120 + held * unit:.1f}" y="{y}" width="{broke * unit:.1f}" height="{BAR}" fill="#d55e00"/>'
-        bars += f'<text x="{126 + len(found) * unit:.1f}" y="{y + 13}">{held} held, {broke} broke</text>'
+        bars += f'<rect x="{LEFT}" y="{y}" width="{held * unit:.1f}" height="{BAR}" fill="#009e73"/>'
+        bars += f'<rect x="{LEFT + held * unit:.1f}" y="{y}" width="{broke * unit:.1f}" height="{BAR}" fill="#d55e00"/>'
+        bars += f'<text x="{LEFT + 6 + len(found) * unit:.1f}" y="{y + 13}">{held} held, {broke} broke</text>'
     title = "Verdicts by recipe"
     return f'<figure><figcaption>{title}</figcaption><svg role="img" aria-label="{title}" viewBox="0 0 {WIDTH} {len(counts) * ROW}" width="{WIDTH}" font-size="13">{bars}</svg></figure>'
 

@@ -1,6 +1,7 @@
 """The ledger with verdicts: what was reproduced, where, and what broke; in the table and on the page."""
 
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 
@@ -129,6 +130,18 @@ def test_the_page_tells_recipes_verdicts_and_what_broke(runs):
     assert "first cause: step, step 3: loss" in words
     assert "1 held, 0 broke" in words
     assert "0 held, 1 broke" in words
+
+
+def test_no_label_of_a_bar_is_cut_off(runs):
+    for number in range(30):
+        say(runs, "one", "two", probe=f"sha256:{number}")
+        (runs / verdicts.IMPORTED).mkdir(exist_ok=True)
+        shutil.copyfile(runs / "two" / attest.FILE, runs / verdicts.IMPORTED / f"{number}.json")
+
+    labels = re.findall(r'<text x="([0-9.]+)" y="[0-9]+">([0-9]+ held, [0-9]+ broke)</text>', report.page(runs))
+
+    assert [text for _, text in labels] == ["31 held, 0 broke"]
+    assert all(float(x) + 8 * len(text) <= report.WIDTH for x, text in labels)  # 13 px letters are about 7 wide
 
 
 def test_a_page_of_hostile_records_shows_text(runs):
