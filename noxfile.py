@@ -107,7 +107,7 @@ def reproduce(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def pack(session: nox.Session) -> None:
-    """Pack a run into one file that others can check and make again: `nox -s pack -- runs/<run>`."""
+    """Pack a run into one file that others can check and make again: `nox -s pack -- runs/<run>`, `-- runs/<run> --with data`."""
     _verdict(session, "-m", "verbatim", "pack", *session.posargs)
 
 

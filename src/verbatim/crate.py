@@ -4,11 +4,13 @@ https://www.researchobject.org/ro-crate/specification/1.1/, https://www.research
 """
 
 import json
+import mimetypes
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from verbatim.datafiles import DataFile
 from verbatim.record import Record
 
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
@@ -21,13 +23,16 @@ WHAT = {
     "lock.txt": ("text/plain", "The lock: every distribution with its hashes"),
     "epochs.csv": ("text/csv", "Learning curves"),
     "curves.svg": ("image/svg+xml", "Learning curves, drawn"),
+    "data.json": ("application/json", "The data files: name, digest, and where a run reads each"),
     "SHA256SUMS": ("text/plain", "The digest of every other file"),
 }
+BUILT_IN = mimetypes.MimeTypes(filenames=())  # the same on every machine
 INPUTS = ("code.bundle", "config.yaml", "lock.txt")
 
 
-def metadata(run: Record, sizes: dict[str, int]) -> dict[str, Any]:
-    """`ro-crate-metadata.json` for files of these names and sizes in bytes."""
+def metadata(run: Record, sizes: dict[str, int], data: dict[str, DataFile]) -> dict[str, Any]:
+    """`ro-crate-metadata.json` for files of these names and sizes in bytes; `data`: the data files, by their own names."""
+    original = _originals(data)
     named = [{"@id": name} for name in sizes]
     program = next(
         (f"{a} {b}" for a, b in zip(run.command, run.command[1:], strict=False) if a == "-m"), "training script"
@@ -44,13 +49,13 @@ def metadata(run: Record, sizes: dict[str, int]) -> dict[str, Any]:
          "description": f"Level {run.level}, seed {run.seed}, recipe {run.recipe}, outcome {run.outcome}",
          "startTime": _time(run.started), **({"endTime": _time(run.finished)} if run.finished else {}), "agent": {"@id": "#agent"},
          "actionStatus": f"http://schema.org/{'Completed' if run.state == 'sealed' else 'Failed'}ActionStatus",
-         "object": [{"@id": name} for name in sizes if name in INPUTS],
+         "object": [{"@id": name} for name in sizes if name in INPUTS or name in original],
          "result": [{"@id": name} for name in sizes if name in run.files and name not in INPUTS]},
         {"@id": "#program", "@type": "SoftwareApplication", "name": program,
          "softwareVersion": f"git tree {run.code.get('tree', 'unknown')}", "softwareRequirements": {"@id": "lock.txt"}},
         {"@id": "#agent", "@type": "Organization", "name": "Whoever ran it: the record names no person"},
-        *({"@id": name, "@type": "File", "name": name, "contentSize": str(size), "encodingFormat": _kind(name)[0],
-           "description": _kind(name)[1]} for name, size in sizes.items()),
+        *({"@id": name, "@type": "File", "name": original.get(name, name), "contentSize": str(size),
+           "encodingFormat": _kind(name, original)[0], "description": _kind(name, original)[1]} for name, size in sizes.items()),
     ]}  # fmt: skip
 
 
@@ -59,14 +64,29 @@ def _time(utc: str) -> str:
     return utc.replace("Z", "+00:00")
 
 
-def _kind(name: str) -> tuple[str, str]:
+def _originals(data: dict[str, DataFile]) -> dict[str, str]:
+    """Name in the archive → the data file's own names: equal files are one."""
+    found: dict[str, str] = {}
+    for name, file in data.items():
+        found[file.packed] = f"{found[file.packed]}, {name}" if file.packed in found else name
+    return found
+
+
+def _kind(name: str, original: dict[str, str]) -> tuple[str, str]:
+    if name in original:
+        guessed = BUILT_IN.guess_type(original[name].partition(", ")[0])[0]
+        return guessed or "application/octet-stream", f"Data: {original[name]}"
     return WHAT.get(
         name, ("application/octet-stream", "Weights" if name.endswith(".safetensors") else "A file of the run")
     )
 
 
-def page(run: Record, names: Iterable[str], curves: str) -> str:
+def page(run: Record, names: Iterable[str], curves: str, data: dict[str, DataFile]) -> str:
     """`ro-crate-preview.html`: self-contained, without a script; `curves` is the SVG, or empty."""
+    original = _originals(data)
+    listed = "".join(
+        f'<li><a href="{escape(name)}">{escape(name)}</a>: {escape(_kind(name, original)[1])}</li>' for name in names
+    )
     environment = run.environment
     facts = {
         "state": f"{run.state} {run.reason}", "recipe": run.recipe, "outcome": run.outcome, "level": run.level, "seed": run.seed,
@@ -88,7 +108,7 @@ svg{{max-width:100%;height:auto}}</style></head><body>
 <h2>Metrics</h2>{_table(run.metrics)}
 {curves}
 <h2>Settings</h2>{_table(settings)}
-<h2>Files</h2><ul>{"".join(f'<li><a href="{escape(name)}">{escape(name)}</a>: {escape(_kind(name)[1])}</li>' for name in names)}</ul>
+<h2>Files</h2><ul>{listed}</ul>
 </body></html>
 """
 
@@ -108,11 +128,11 @@ def _leaves(tree: dict[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
             yield f"{path}{key}", value
 
 
-def write(folder: Path, run: Record, files: list[Path]) -> list[Path]:
+def write(folder: Path, run: Record, files: list[Path], data: dict[str, DataFile]) -> list[Path]:
     """Both, into `folder`, for an archive of these files."""
     sizes = {file.name: file.stat().st_size for file in files}
     drawn = next((file.read_text(encoding="utf-8") for file in files if file.name == "curves.svg"), "")
     made = [folder / "ro-crate-metadata.json", folder / "ro-crate-preview.html"]
-    made[0].write_text(json.dumps(metadata(run, sizes), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    made[1].write_text(page(run, sizes, drawn if "<script" not in drawn.lower() else ""), encoding="utf-8")
+    made[0].write_text(json.dumps(metadata(run, sizes, data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    made[1].write_text(page(run, sizes, drawn if "<script" not in drawn.lower() else "", data), encoding="utf-8")
     return made

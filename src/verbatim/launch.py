@@ -94,6 +94,11 @@ def environment_of(run: Record, tree: Path, root: Path) -> Path:
     return install.ensure(tree, path.stem, own).python
 
 
+def folders(paths: dict[str, Any], root: Path) -> dict[str, Path]:
+    """The places that hold what a run reads: all but that of the runs themselves."""
+    return {name: root / Path(place).expanduser() for name, place in paths.items() if place and name != "runs"}
+
+
 def places(run: Record, root: Path, given: list[str]) -> dict[str, Any]:
     """Where things lie on this machine: as given, as the project's configuration says, and as recorded where that is silent."""
     from omegaconf import OmegaConf

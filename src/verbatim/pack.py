@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from verbatim import archive, code, compare, crate, digest, integrity, record
+from verbatim import archive, code, compare, crate, datafiles, digest, integrity, launch, record
 from verbatim.errors import VerbatimError
 from verbatim.record import Record
 
@@ -21,11 +21,16 @@ TOKENS = r"-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z
 PICKLES = re.compile(r"\.(?:pkl|pickle|pt|pth|ckpt|joblib)$", re.IGNORECASE)
 
 
-def pack(where: Path, root: Path, to: Path, *, weights: bool) -> list[str]:
+LIMIT_MIB = 512  # of data: one archive is one download
+
+
+def pack(where: Path, root: Path, to: Path, options: argparse.Namespace) -> list[str]:
     """Write the archive `to`; the names in it."""
     run = record.read(where)
     integrity.check(where, run, lambda text: print(f"note         {text}"))
     _refuse_secrets(run, root)
+    data = _data(run, root, options) if "data" in options.parts else {}
+    weights = "weights" in options.parts
     names = [
         name for name in run.files if name.endswith(archive.KINDS) and (weights or not name.endswith(".safetensors"))
     ]
@@ -43,9 +48,21 @@ def pack(where: Path, root: Path, to: Path, *, weights: bool) -> list[str]:
         )
         (folder / "lock.txt").write_text(lock, encoding="utf-8")
         files = [where / record.FILE, *(where / name for name in names), folder / "code.bundle", folder / "lock.txt"]
-        files += crate.write(folder, run, files)
+        files += datafiles.write(folder, data) if data else []
+        files += crate.write(folder, run, files, {name: file for name, (file, _) in data.items()})
         archive.write(to, files)
     return [file.name for file in files]
+
+
+def _data(run: Record, root: Path, options: argparse.Namespace) -> dict[str, tuple[datafiles.DataFile, Path]]:
+    places = launch.folders(launch.places(run, root, options.paths), root)
+    for name in run.data.get("files") or ():
+        _refuse_name(str(name), "data to give away", "pack without `--with data`")
+    found = datafiles.find(run, places, options.limit * 2**20)
+    out = [name for name in run.data["files"] if name not in found]
+    if out:
+        print(f"note         {', '.join(out)}: left out, a distribution of the lock brings it")
+    return found
 
 
 def _prefix(root: Path) -> str:
@@ -63,14 +80,7 @@ def _refuse_secrets(run: Record, root: Path) -> None:
             f"git tree {tree}", expected="the recorded code in this repository", found="no such object"
         ) from None
     for name in names:
-        for pattern, what in ((PRIVATE_NAMES, "what looks like a secret, by its name"), (PICKLES, "a pickle")):
-            if pattern.search(name):
-                raise VerbatimError(
-                    name,
-                    expected="code to give away",
-                    found=what,
-                    then="take it out of the tree (or ignore it), and train again",
-                )
+        _refuse_name(name, "code to give away", "take it out of the tree (or ignore it), and train again")
     try:
         found = code.git(root, "grep", "-l", "-z", "-E", "-e", TOKENS, tree, "--", ":/").split("\0")[0]
     except subprocess.CalledProcessError as error:
@@ -79,6 +89,12 @@ def _refuse_secrets(run: Record, root: Path) -> None:
         raise
     raise VerbatimError(found.partition(":")[2], expected="code to give away", found="what looks like a key or a token in its text",
                         then="take it out of the code, and train again")  # fmt: skip
+
+
+def _refuse_name(name: str, expected: str, then: str) -> None:
+    for pattern, what in ((PRIVATE_NAMES, "what looks like a secret, by its name"), (PICKLES, "a pickle")):
+        if pattern.search(name):
+            raise VerbatimError(name, expected=expected, found=what, then=then)
 
 
 def _bundle(run: Record, root: Path, to: Path) -> None:
@@ -98,13 +114,18 @@ def main(arguments: list[str], root: Path) -> int:
     )
     parser.add_argument("run", help="a run's folder or name; `latest` is the newest sealed run")
     parser.add_argument("--to", type=Path, help="the file to write (default: <run>.crate.zip)")
+    parser.add_argument("paths", nargs="*", metavar="paths.NAME=PLACE", help="where the data lies on this machine")
     parser.add_argument(
-        "--weights", action="store_true", help="with the weights: they follow from the rest, but take time"
+        "--with", dest="parts", action="append", choices=("data", "weights"), default=[],
+        help="with the data files, or the weights, which follow from the rest but take time; may be given twice",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=int, default=LIMIT_MIB, metavar="MIB", help=f"most data to pack (default: {LIMIT_MIB} MiB)"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     where = integrity.folder_of(compare.locate(options.run, root))
     to = options.to or Path(f"{where.name}.crate.zip")
-    names = pack(where, root, to, weights=options.weights)
+    names = pack(where, root, to, options)
     print(
         f"{to}: {len(names)} files, {to.stat().st_size:,} bytes, {digest.of_file(to)}\ncheck it: nox -s verify -- {to}"
     )

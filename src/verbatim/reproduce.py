@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from verbatim import (
     attest,
     causes,
     compare,
     comparison,
+    datafiles,
     digest,
     environment,
     integrity,
@@ -91,7 +93,7 @@ def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduct
         tree = restore.project(root, folder)
         say(f"code         git tree {run.code['tree'][:12]}, restored beside this checkout")
         python = launch.environment_of(run, tree, root)
-        paths = launch.places(run, root, options.paths)
+        paths = _places(where, run, root, options.paths, folder / "data")
         runs = Path(paths["runs"])
         launch.write_config(folder / "config", run.recipe_config, paths)
         words = launch.command(run.command, tree, python, folder / "config")
@@ -110,6 +112,18 @@ def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduct
     return Reproduction(
         original=where, folder=made, found=found, until=until, wall_s=time.monotonic() - began
     )  # fmt: skip
+
+
+def _places(where: Path, run: Record, root: Path, given: list[str], scratch: Path) -> dict[str, Any]:
+    """Where things lie here. Data that came in the archive is put into `scratch`, unless this machine has it or says where it is."""
+    paths = launch.places(run, root, given)
+    said = {word.partition("=")[0].removeprefix("paths.") for word in given}
+    carried = datafiles.read(integrity.folder_of(where), run)
+    carried = {name: file for name, file in carried.items() if file.place not in said}
+    if not carried or datafiles.are_here(carried, launch.folders(paths, root)):
+        return paths
+    say(f"data         {len(carried)} files from the archive, as recorded: not all of them are on this machine")
+    return paths | datafiles.lay_out(carried, integrity.folder_of(where), scratch)
 
 
 def _until(run: Record, recorded: Reader | None, asked: int | None) -> int | None:

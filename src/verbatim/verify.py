@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from verbatim import archive, attest, code, compare, digest, integrity, lock, record
+from verbatim import archive, attest, code, compare, datafiles, digest, integrity, lock, record
 from verbatim.errors import VerbatimError
 
 BUNDLE = "code.bundle"
@@ -26,6 +26,7 @@ def opened(path: Path) -> Iterator[Path]:
         text = folder / "lock.txt"
         if lock.digest(lock.read(text)) != run.lock.get("digest"):
             raise VerbatimError(f"{path}, lock.txt", expected="the recorded lock", found="another")
+        datafiles.read(folder, run)
         named = Path(scratch) / run.run if archive.NAME.fullmatch(run.run) else folder
         yield folder.rename(named)
 
@@ -71,10 +72,17 @@ def verify(path: Path, signers: Path | None = None) -> list[str]:
             tree = take_code(folder, Path(empty))
             return [
                 *_whole(folder),
+                *_data(folder),
                 f"code: git tree {tree}, all of it",
                 "archive: every byte follows from these files",
             ]
     return _whole(path)
+
+
+def _data(folder: Path) -> list[str]:
+    run = record.read(folder)
+    carried = datafiles.read(folder, run)
+    return [f"data: {len(carried)} of {len(run.data['files'])} files, as recorded"] if carried else []
 
 
 def _verdict(path: Path, signers: Path | None) -> list[str]:

@@ -74,7 +74,7 @@ def test_an_archive_is_the_same_whenever_it_is_packed(lab, packed):
 
 def test_weights_come_along_when_asked_for(lab, packed):
     to = packed.with_name("with.zip")
-    done = lab[0].run("verbatim", "pack", str(lab[1]), "--to", str(to), "--weights")
+    done = lab[0].run("verbatim", "pack", str(lab[1]), "--to", str(to), "--with", "weights")
 
     assert done.returncode == 0
     with zipfile.ZipFile(packed) as without, zipfile.ZipFile(to) as with_:
@@ -240,7 +240,7 @@ def test_the_page_of_a_hostile_record_shows_text(base):
     run = record.read(base)
     run.metrics["<script>alert(1)</script>"] = "<img src=x onerror=alert(1)>"
 
-    page = crate.page(run, ["<b>.txt"], "")
+    page = crate.page(run, ["<b>.txt"], "", {})
 
     assert "<script" not in page
     assert "<img" not in page
