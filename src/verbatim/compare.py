@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from verbatim import causes, digest, ledger
+from verbatim.causes import Difference
 from verbatim.comparison import Comparison, compare
+
+LISTED = 10  # lines of a part, where not all are asked for
+LAST = "last.safetensors"  # what training goes on to after model.safetensors, the best epoch's
 
 
 def main(arguments: list[str], root: Path) -> int:
@@ -33,6 +37,7 @@ def main(arguments: list[str], root: Path) -> int:
         type=float,
         help="exit with 0 where losses and metrics are as close as this; no bit is claimed",
     )
+    parser.add_argument("--all", action="store_true", help=f"list more than {LISTED} differences of a part")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(arguments)
     a, b = locate(options.a, root), locate(options.b, root)
@@ -40,7 +45,7 @@ def main(arguments: list[str], root: Path) -> int:
     if options.json:
         print(json.dumps(as_dict(found), ensure_ascii=False, indent=1))
     else:
-        print(report(found, root, patch=options.patch), flush=True)
+        print(report(found, root, patch=options.patch, everything=options.all), flush=True)
     if options.zoom and found.parting and found.parting.a:
         from verbatim import zoom
 
@@ -62,16 +67,16 @@ def locate(name: str, root: Path) -> Path:
     return Path(name).resolve() if Path(name).is_file() else ledger.find(name, runs, root)
 
 
-def report(found: Comparison, root: Path, *, patch: bool = False) -> str:
-    """The verdict, the two runs, then one line for each difference under its part."""
+def report(found: Comparison, root: Path, *, patch: bool = False, everything: bool = False, more: str = "--all") -> str:
+    """The verdict, the two runs, then one line for each difference under its part; `more` is said to list what is left out."""
     lines = [found.verdict, ""]
     for mark, run in (("A", found.a), ("B", found.b)):
         lines.append(
             f"{mark}  {run.run}  {run.state:11}  recipe {digest.short(run.recipe)}  outcome {digest.short(run.outcome)}"
         )
     for part in causes.PARTS:
-        for index, difference in enumerate(found.of(part)):
-            lines.append(f"{'' if index else part:10}{difference}")
+        listed = [str(d) for d in found.of(part)] if everything else _shortened(found.of(part), more)
+        lines += [f"{'' if index else part:10}{line}" for index, line in enumerate(listed)]
     if found.parting and not found.of("step"):
         lines.append(f"{'step':10}the same, {found.parting.compared} of {found.parting.compared}")
     lines += [f"note: {note}" for note in found.notes]
@@ -80,6 +85,24 @@ def report(found: Comparison, root: Path, *, patch: bool = False) -> str:
     if patch and found.of("code"):
         lines += ["", causes.git_diff(root, found.a.code["tree"], found.b.code["tree"], "--patch", "--stat")]
     return "\n".join(lines)
+
+
+def _shortened(differences: list[Difference], more: str) -> list[str]:
+    """At most `LISTED` lines, and what was left out; the last epoch's tensors in one, where the best epoch's are the same ones."""
+    by_file: dict[str, list[str]] = {}
+    for difference in differences:
+        if difference.part == "tensor":
+            file, _, tensor = difference.where.partition(", ")
+            by_file.setdefault(file, []).append(tensor)
+    last = by_file.pop(LAST, [])
+    twin = next((file for file, tensors in by_file.items() if tensors == last), "")
+    lines = [str(d) for d in differences if not (twin and d.where.startswith(f"{LAST}, "))]
+    if len(lines) > LISTED:
+        lines[LISTED:] = [f"and {len(lines) - LISTED} more: {more}"]
+    if twin:
+        count = f"{len(last)} tensors differ" if len(last) > 1 else "tensor differs"
+        lines.append(f"{LAST}: the same {count} as in {twin}")
+    return lines
 
 
 def as_dict(found: Comparison) -> dict[str, Any]:

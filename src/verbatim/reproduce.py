@@ -232,7 +232,11 @@ def main(arguments: list[str], root: Path) -> int:
             written = done.attest(options.sign)
     except Interrupted:
         return 128 + signal.SIGTERM
-    print(f"\n{compare.report(done.found, root)}\n\nverdict written: {', '.join(map(str, written))}")
+    more = f"nox -s compare -- --all {done.original} {done.folder}"
+    gone = options.run.endswith(".zip")  # an archive's run can't be compared again later: all is said now
+    print(
+        f"\n{compare.report(done.found, root, everything=gone, more=more)}\n\nverdict written: {', '.join(map(str, written))}"
+    )
     print(f"{done.verdict}  ({done.wall_s:.1f} s)")
     sys.stdout.flush()
     return 0 if done.identical else 1

@@ -504,6 +504,27 @@ def test_the_answer_as_text(base, planted):
     assert lines[4:] == ["config    seed: 0 → 1", "step      the same, 12 of 12"]
 
 
+def test_more_than_ten_differences_of_a_part_are_counted_unless_all_are_asked_for(base, planted):
+    def change(run, _):
+        for number, name in enumerate(list(run.environment["distributions"])[:25]):
+            run.environment["distributions"][name] = f"0.0.{number}"
+        put(run.recipe_config, "seed", 1)
+
+    other = planted("b", change)
+    short, whole, answer = (
+        python("-m", "verbatim", "compare", str(base), str(other), *more).stdout
+        for more in ((), ("--all",), ("--json",))
+    )
+
+    lines = short.splitlines()
+    assert lines[0].endswith("(and 24 more); without effect: the outcome is the same, bit for bit")
+    assert lines[4].startswith("lock      ")
+    assert lines[14:16] == ["          and 15 more: --all", "config    seed: 0 → 1"]
+    assert len(whole.splitlines()) == len(lines) + 14
+    assert "more: --all" not in whole
+    assert len(json.loads(answer)["differences"]) == 26
+
+
 def test_comparing_needs_no_torch_and_no_hydra(base):
     code = "import sys; from verbatim import compare; from pathlib import Path; "
     code += f"compare.main([{str(base)!r}, {str(base)!r}], Path('.')); "

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, python
 from planting import plain_rows, write_trace
 from verbatim import digest, record, weights
+from verbatim.compare import report
 from verbatim.comparison import compare
 from verbatim.errors import VerbatimError
 
@@ -253,6 +254,27 @@ def test_6_a_vae_with_a_partial_last_batch_trains_and_repeats(train):
     assert (a.code, b.code) == (0, 0), a.err
     assert compare(a.folder, b.folder, ROOT).differences == []
     assert record.read(a.folder).trace["rows"] == 4
+
+
+def test_the_last_epochs_tensors_are_one_line_where_the_best_epochs_are_the_same_ones(planted):
+    def run(name, scale, **more):
+        def change(run, folder):
+            for file, epoch in (("model.safetensors", 1), ("last.safetensors", 2)):
+                tensors = {key: tensor * np.float32(scale * epoch) for key, tensor in LAYERS.items()}
+                tensors |= more if file == "last.safetensors" else {}
+                run.files[file] = digest.of_file(write(folder / file, **tensors))
+
+        return planted(name, change)
+
+    a, b, other = run("a", 1), run("b", 3), run("c", 3, head=f32(1))
+    found, differs = compare(a, b, ROOT), compare(a, other, ROOT)
+
+    lines = [line for line in report(found, ROOT).splitlines()[4:] if "safetensors" in line]
+    assert [line[10:].partition(":")[0] for line in lines[:2]] == [f"model.safetensors, {name}" for name in LAYERS]
+    assert lines[2:] == ["          last.safetensors: the same 2 tensors differ as in model.safetensors"]
+    assert report(found, ROOT, everything=True).count("last.safetensors, ") == 3  # the verdict names one as well
+    assert len(found.differences) == 4
+    assert report(differs, ROOT).count("last.safetensors, ") == 4, "other tensors are listed"
 
 
 def test_a_changed_weights_file_is_refused(planted):
