@@ -63,7 +63,7 @@ class Project:
 def make_project(root):
     """This checkout as it is, uncommitted changes included, as the first commit of another repository."""
     for name in git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
-        if name.startswith((".gitignore", "src/", "configs/", "requirements/")) and (ROOT / name).is_file():
+        if name.startswith((".gitignore", "LICENSE", "src/", "configs/", "requirements/")) and (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, root / name)
     git(root, "init", "--quiet", "--initial-branch=main")

@@ -15,7 +15,9 @@ from verbatim.record import Record
 
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
+LICENCE = "LICENSE.txt"
 WHAT = {
+    LICENCE: ("text/plain", "The licence of the code"),
     "record.json": ("application/json", "The record: recipe, environment and outcome, an in-toto Statement"),
     "code.bundle": ("application/octet-stream", "The code, as a git bundle of one commit without history"),
     "config.yaml": ("application/yaml", "The configuration, whole"),
@@ -30,31 +32,41 @@ BUILT_IN = mimetypes.MimeTypes(filenames=())  # the same on every machine
 INPUTS = ("code.bundle", "config.yaml", "lock.txt")
 
 
-def metadata(run: Record, sizes: dict[str, int], data: dict[str, DataFile]) -> dict[str, Any]:
-    """`ro-crate-metadata.json` for files of these names and sizes in bytes; `data`: the data files, by their own names."""
+def metadata(
+    run: Record, sizes: dict[str, int], data: dict[str, DataFile], author: str = "", licence: str = ""
+) -> dict[str, Any]:
+    """`ro-crate-metadata.json` for files of these names and sizes in bytes; `data`: the data files, by their own names.
+
+    `author` packs the archive; `licence` is the name of that in LICENSE.txt. What is not known is left out, never made up.
+    """
     original = _originals(data)
     named = [{"@id": name} for name in sizes]
     program = next(
         (f"{a} {b}" for a, b in zip(run.command, run.command[1:], strict=False) if a == "-m"), "training script"
     )
+    tree = str(run.code.get("tree", "unknown"))
+    program_id = f"swh:1:dir:{tree}" if len(tree) == 40 else "#program"  # git's name of a tree is this identifier's
     return {"@context": CONTEXT, "@graph": [
         {"@id": "ro-crate-metadata.json", "@type": "CreativeWork", "about": {"@id": "./"},
          "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"}},
         {"@id": "./", "@type": "Dataset", "name": f"Run {run.run}", "datePublished": run.finished or run.started,
          "description": f"A recorded training run, {run.state}: everything that it takes to make it again, bit for bit",
-         "license": "The licence of the code in code.bundle", "conformsTo": {"@id": PROFILE},
+         "license": {"@id": LICENCE} if LICENCE in sizes else "None is stated", **({"author": {"@id": "#author"}} if author else {}),
+         "conformsTo": {"@id": PROFILE},
          "hasPart": named, "mentions": {"@id": "#run"}, "identifier": run.outcome or run.recipe or run.run},
         {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
-        {"@id": "#run", "@type": "CreateAction", "name": f"Training run {run.run}", "instrument": {"@id": "#program"},
+        *([{"@id": "#author", "@type": "Person", "name": author}] if author else []),
+        {"@id": "#run", "@type": "CreateAction", "name": f"Training run {run.run}", "instrument": {"@id": program_id},
          "description": f"Level {run.level}, seed {run.seed}, recipe {run.recipe}, outcome {run.outcome}",
          "startTime": _time(run.started), **({"endTime": _time(run.finished)} if run.finished else {}), "agent": {"@id": "#agent"},
          "actionStatus": f"http://schema.org/{'Completed' if run.state == 'sealed' else 'Failed'}ActionStatus",
          "object": [{"@id": name} for name in sizes if name in INPUTS or name in original],
          "result": [{"@id": name} for name in sizes if name in run.files and name not in INPUTS]},
-        {"@id": "#program", "@type": "SoftwareApplication", "name": program,
-         "softwareVersion": f"git tree {run.code.get('tree', 'unknown')}", "softwareRequirements": {"@id": "lock.txt"}},
-        {"@id": "#agent", "@type": "Organization", "name": "Whoever ran it: the record names no person"},
-        *({"@id": name, "@type": "File", "name": original.get(name, name), "contentSize": str(size),
+        {"@id": program_id, "@type": "SoftwareApplication", "name": program,
+         "softwareVersion": f"git tree {tree}", "softwareRequirements": {"@id": "lock.txt"}},
+        {"@id": "#agent", "@type": "Person", "name": "Whoever ran it: the record names no person"},
+        *({"@id": name, "@type": ["File", "CreativeWork"] if name == LICENCE else "File",
+           "name": licence if name == LICENCE else original.get(name, name), "contentSize": str(size),
            "encodingFormat": _kind(name, original)[0], "description": _kind(name, original)[1]} for name, size in sizes.items()),
     ]}  # fmt: skip
 
@@ -128,11 +140,15 @@ def _leaves(tree: dict[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
             yield f"{path}{key}", value
 
 
-def write(folder: Path, run: Record, files: list[Path], data: dict[str, DataFile]) -> list[Path]:
+def write(folder: Path, run: Record, files: list[Path], data: dict[str, DataFile], author: str) -> list[Path]:
     """Both, into `folder`, for an archive of these files."""
     sizes = {file.name: file.stat().st_size for file in files}
     drawn = next((file.read_text(encoding="utf-8") for file in files if file.name == "curves.svg"), "")
+    text = next((file.read_text(encoding="utf-8") for file in files if file.name == LICENCE), "")
+    licence = next((line.strip("# ") for line in text.splitlines() if line.strip()), LICENCE)
     made = [folder / "ro-crate-metadata.json", folder / "ro-crate-preview.html"]
-    made[0].write_text(json.dumps(metadata(run, sizes, data), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    made[0].write_text(
+        json.dumps(metadata(run, sizes, data, author, licence), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     made[1].write_text(page(run, sizes, drawn if "<script" not in drawn.lower() else "", data), encoding="utf-8")
     return made

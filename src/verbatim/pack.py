@@ -3,6 +3,7 @@
 """
 
 import argparse
+import contextlib
 import re
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ TOKENS = r"-----BEGIN [A-Z ]*PRIVATE KEY-----|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z
 PICKLES = re.compile(r"\.(?:pkl|pickle|pt|pth|ckpt|joblib)$", re.IGNORECASE)
 
 
+LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
 LIMIT_MIB = 512  # of data: one archive is one download
 
 
@@ -49,7 +51,8 @@ def pack(where: Path, root: Path, to: Path, options: argparse.Namespace) -> list
         (folder / "lock.txt").write_text(lock, encoding="utf-8")
         files = [where / record.FILE, *(where / name for name in names), folder / "code.bundle", folder / "lock.txt"]
         files += datafiles.write(folder, data) if data else []
-        files += crate.write(folder, run, files, {name: file for name, (file, _) in data.items()})
+        files += _licence(run, root, folder)
+        files += crate.write(folder, run, files, {name: file for name, (file, _) in data.items()}, _author(root))
         archive.write(to, files)
     return [file.name for file in files]
 
@@ -63,6 +66,29 @@ def _data(run: Record, root: Path, options: argparse.Namespace) -> dict[str, tup
     if out:
         print(f"note         {', '.join(out)}: left out, a distribution of the lock brings it")
     return found
+
+
+def _licence(run: Record, root: Path, folder: Path) -> list[Path]:
+    """The recorded code's own licence, of the project or of the whole repository, as a file; none where it has none."""
+    tree = run.code["tree"]
+    for prefix in dict.fromkeys((_prefix(root), "")):
+        for name in LICENCES:
+            entry = code.git(root, "ls-tree", "-z", "--full-tree", tree, f"{prefix}{name}")
+            if not entry.startswith("100"):  # a file, and no link
+                continue
+            with contextlib.suppress(UnicodeDecodeError):
+                text = code.git(root, "cat-file", "blob", f"{tree}:{prefix}{name}")
+                (folder / crate.LICENCE).write_text(f"{text}\n", encoding="utf-8")
+                return [folder / crate.LICENCE]
+    return []
+
+
+def _author(root: Path) -> str:
+    """Who packs it, as their git says; empty where it does not."""
+    try:
+        return code.git(root, "config", "user.name")
+    except subprocess.CalledProcessError:
+        return ""
 
 
 def _prefix(root: Path) -> str:

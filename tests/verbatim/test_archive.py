@@ -248,7 +248,8 @@ def test_the_page_of_a_hostile_record_shows_text(base):
 
 
 def test_the_crate_names_its_files_and_its_run(packed, base):
-    """Checked with rocrate-validator 0.13 as well (profile process-run-crate-0.5, all that is required); it needs the network."""
+    """Checked with rocrate-validator 0.13 as well (profile process-run-crate-0.5), which needs the network: all that is required
+    holds; of what is recommended, the program's URL, a publisher and the author's affiliation are not known and not made up."""
     with zipfile.ZipFile(packed) as opened_:
         graph = json.load(io.BytesIO(opened_.read("ro-crate-metadata.json")))["@graph"]
         names = set(opened_.namelist())
@@ -265,3 +266,20 @@ def test_the_crate_names_its_files_and_its_run(packed, base):
     assert run["actionStatus"] == "http://schema.org/CompletedActionStatus"
     assert {"@id": "trace.bin"} in run["result"]
     assert {"@id": "code.bundle"} in run["object"]
+    assert by_id[by_id["./"]["license"]["@id"]]["name"] == "MIT License"
+    assert by_id[by_id["./"]["author"]["@id"]]["name"] == "somebody"
+    assert by_id[run["instrument"]["@id"]]["name"] == "-m experiment.train"
+
+
+def test_a_licence_and_an_author_that_are_not_known_are_not_made_up(project, tmp_path):
+    (project.root / "LICENSE").unlink()
+    git(project.root, "config", "--unset", "user.name")
+    run, to = project.train(), tmp_path / "x.zip"
+
+    done = project.run("verbatim", "pack", str(run), "--to", str(to), GIT_CONFIG_GLOBAL="/dev/null", HOME=str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(to) as opened_:
+        (root,) = [e for e in json.loads(opened_.read("ro-crate-metadata.json"))["@graph"] if e["@id"] == "./"]
+        assert crate.LICENCE not in opened_.namelist()
+    assert (root["license"], "author" in root) == ("None is stated", False)
