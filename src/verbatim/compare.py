@@ -4,6 +4,7 @@ Exit code 0: nothing differs; 1: something does; 2: the two can't be compared.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -42,14 +43,19 @@ def main(arguments: list[str], root: Path) -> int:
     options = parser.parse_args(arguments)
     a, b = locate(options.a, root), locate(options.b, root)
     found = compare(a, b, root)
-    if options.json:
-        print(json.dumps(as_dict(found), ensure_ascii=False, indent=1))
-    else:
+    if not options.json:
         print(report(found, root, patch=options.patch, everything=options.all), flush=True)
+    zoomed = None
     if options.zoom and found.parting and found.parting.a:
         from verbatim import zoom
 
-        print("\n".join(zoom.zoom(a, b, found.parting, root)))
+        with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):  # it says what it is doing
+            zoomed = zoom.zoom(a, b, found.parting, root)
+    if options.json:
+        answer = as_dict(found) | ({"zoom": zoomed.as_dict() if zoomed else None} if options.zoom else {})
+        print(json.dumps(answer, ensure_ascii=False, indent=1))
+    elif zoomed:
+        print("\n".join(zoomed.lines()))
     if options.tolerance is not None:
         from verbatim import tolerance
 

@@ -6,17 +6,21 @@ It decides nothing about the runs: what the records and traces say is `verbatim.
 import contextlib
 import difflib
 import json
+import math
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verbatim import integrity, launch, parting, record, restore
 from verbatim.errors import VerbatimError
 from verbatim.parting import Parting
 from verbatim.trace import Reader
+
+if TYPE_CHECKING:
+    from verbatim.weights import Apart
 
 OBSERVER = Path(__file__).with_name("observe.py")
 STOPPED = 130  # how the observer ends a run whose step it has seen
@@ -47,33 +51,68 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def zoom(a: Path, b: Path, parted: Parting, root: Path) -> list[str]:
-    """Lines that name the first differing operator after the last common state, and how its tensors differ."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Zoomed:
+    """What was found in the steps from the first to the last of `steps`; `tensors`: how those of the operator differ."""
+
+    runs: tuple[str, str]
+    steps: tuple[int, int]
+    logs: tuple[Log, Log]
+    found: Found | None
+    tensors: "list[Apart]"
+
+    def lines(self) -> list[str]:
+        span = (
+            f"step {self.steps[1]}" if self.steps[0] == self.steps[1] else f"steps {self.steps[0]} to {self.steps[1]}"
+        )
+        lines = [
+            f"note: {run} gave other bits under observation than it recorded"
+            for run, log in zip(self.runs, self.logs, strict=True)
+            if not log.repeated
+        ]
+        if self.found is None:
+            counts = " and ".join(str(len(log.entries)) for log in self.logs)
+            none = f"operator  none of {span} differs ({counts} operators)"
+            return [*lines, f"{none}: what differs lies outside of torch, or did not repeat"]
+        lines.append(f"operator  {span}, {tell(self.found, list(self.logs))}")
+        return lines + [f"          {apart.name}: {apart.says}" for apart in self.tensors]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines. The operator's entry in a run's log is null where that run lacks it, all of it where none differs."""
+        found = self.found
+        at = (found.a, found.b) if found else (None, None)
+        entries = [None if n is None else log.entries[n] | {"number": n} for n, log in zip(at, self.logs, strict=True)]
+        return {
+            "steps": list(self.steps), "operators": [len(log.entries) for log in self.logs],
+            "repeated": [log.repeated for log in self.logs], "what": found.what if found else None,
+            "says": found.says if found else "", "a": entries[0], "b": entries[1],
+            "tensors": [{key: _plain(value) for key, value in asdict(apart).items()} for apart in self.tensors],
+        }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they are their names."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def zoom(a: Path, b: Path, parted: Parting, root: Path) -> Zoomed:
+    """The first differing operator after the last common state, and how its tensors differ."""
+    from verbatim import weights
+
     assert parted.a  # noqa: S101 — asked for only where two rows differ
     last = parted.a.step
     known = parted.parameters_same_after
     steps = (max(0, last - FAR) if known is None else known + 1, last)
-    span = f"step {last}" if steps[0] == last else f"steps {steps[0]} to {last}"
+    tensors: list[Apart] = []
     with tempfile.TemporaryDirectory(prefix="verbatim-zoom-") as scratch:
-        logs = [observe(run, steps, root, Path(scratch) / name) for name, run in (("a", a), ("b", b))]
+        places = [Path(scratch) / name for name in ("a", "b")]
+        logs = (observe(a, steps, root, places[0]), observe(b, steps, root, places[1]))
         found = first(logs[0].entries, logs[1].entries)
-        lines = [f"note: {run.name} gave other bits under observation than it recorded" for run, log in zip((a, b), logs, strict=True)
-                 if not log.repeated]  # fmt: skip
-        counts = " and ".join(str(len(log.entries)) for log in logs)
-        if found is None:
-            return [
-                *lines,
-                f"operator  none of {span} differs ({counts} operators): what differs lies outside of torch, or did not repeat",
-            ]
-        lines.append(f"operator  {span}, {tell(found, logs)}")
-        if found.a is not None and found.b is not None and found.what != "operator":
-            for name, run, keep in (("a", a, found.a), ("b", b, found.b)):
-                observe(run, steps, root, Path(scratch) / name, keep)
-            from verbatim import weights
-
-            files = [Path(scratch) / name / "log.safetensors" for name in ("a", "b")]
-            lines += [f"          {apart.name}: {apart.says}" for apart in weights.compare(*files)]
-        return lines
+        if found and found.a is not None and found.b is not None and found.what != "operator":
+            for run, place, keep in ((a, places[0], found.a), (b, places[1], found.b)):
+                observe(run, steps, root, place, keep)
+            tensors = list(weights.compare(*(place / "log.safetensors" for place in places)))
+    return Zoomed(runs=(a.name, b.name), steps=steps, logs=logs, found=found, tensors=tensors)
 
 
 def tell(found: Found, logs: list[Log]) -> str:

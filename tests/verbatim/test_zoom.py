@@ -1,9 +1,12 @@
 """Which operator it was: planted in real runs, and in logs made by hand."""
 
+import json
+import math
+
 import pytest
 
 from conftest import python
-from verbatim import parting, record, zoom
+from verbatim import parting, record, weights, zoom
 from verbatim.trace import Reader
 
 STEP = "        optimizer.step()\n"
@@ -102,6 +105,36 @@ def test_another_seed_shows_in_the_first_draw_of_a_weight(project, zoomed):
     assert "aten.uniform_.default, forward (src/experiment/models.py:" in lines[0]
     assert lines[0].endswith("its inputs are the same, its outputs differ")
     assert lines[1].startswith("          output 0: 512 of 512 values differ, by ")
+
+
+def test_the_operator_as_json(project):
+    a, b = project.train(), project.train("seed=1")
+
+    done = project.run("verbatim", "compare", str(a), str(b), "--zoom", "--json")
+
+    found = json.loads(done.stdout)["zoom"]
+    assert done.returncode == 1, done.stderr
+    assert "observing" in done.stderr
+    assert (found["steps"], found["what"], found["repeated"]) == ([0, 0], "outputs", [True, True])
+    assert found["a"]["operator"] == found["b"]["operator"] == "aten.uniform_.default"
+    assert (found["a"]["number"], found["a"]["outputs"] == found["b"]["outputs"]) == (found["b"]["number"], False)
+    assert (found["tensors"][0]["name"], found["tensors"][0]["count"], found["tensors"][0]["of"]) == (
+        "output 0",
+        512,
+        512,
+    )
+    same = project.run("verbatim", "compare", str(a), str(a), "--zoom", "--json")
+    assert (same.returncode, json.loads(same.stdout)["zoom"]) == (0, None)
+
+
+def test_what_json_has_no_number_for_is_named():
+    apart = weights.Apart(name="output 0", says="", first_a=math.nan, first_b=math.inf, max_absolute=0.5)
+    log = zoom.Log(entries=[], repeated=True)
+    found = zoom.Zoomed(runs=("a", "b"), steps=(0, 0), logs=(log, log), found=None, tensors=[apart])
+
+    (tensor,) = json.loads(json.dumps(found.as_dict(), allow_nan=False))["tensors"]
+
+    assert (tensor["first_a"], tensor["first_b"], tensor["max_absolute"]) == ("nan", "inf", 0.5)
 
 
 def test_another_learning_rate_shows_in_the_optimizers_update(project, zoomed):
