@@ -6,10 +6,9 @@ import argparse
 import contextlib
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 
-from verbatim import archive, code, compare, crate, datafiles, digest, integrity, launch, record
+from verbatim import archive, code, compare, crate, datafiles, digest, integrity, launch, record, scratch
 from verbatim.errors import VerbatimError
 from verbatim.record import Record
 
@@ -41,8 +40,7 @@ def pack(where: Path, root: Path, to: Path, options: argparse.Namespace) -> list
         raise VerbatimError(
             where / missing[0], expected="a file of the run", found="none", then="pack a copy of the run that is whole"
         )
-    with tempfile.TemporaryDirectory(prefix="verbatim-pack-") as scratch:
-        folder = Path(scratch)
+    with scratch.folder("pack") as folder:
         _bundle(run, root, folder / "code.bundle")
         lock = (
             code.git(root, "cat-file", "blob", f"{run.code['tree']}:{_prefix(root)}requirements/{run.lock['file']}")

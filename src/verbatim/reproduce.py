@@ -28,6 +28,7 @@ from verbatim import (
     launch,
     record,
     restore,
+    scratch,
     verify,
 )
 from verbatim.comparison import Comparison
@@ -100,7 +101,7 @@ def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduct
         follower = Follower(runs=runs, original=run, recorded=recorded, until=until, fail_fast=options.fail_fast)
         say(f"running      {' '.join(words[1:3])} with the recorded configuration")
         code = follower.run(
-            words, tree, launch.variables(run, tree), lambda pid: restore.owned_by(folder, os.getpid(), pid)
+            words, tree, launch.variables(run, tree), lambda pid: scratch.owned_by(folder, os.getpid(), pid)
         )
         if options.keep:
             say(f"kept         {tree}; to remove it: git worktree remove --force {folder / 'code'}")
@@ -114,8 +115,8 @@ def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduct
     )  # fmt: skip
 
 
-def _places(where: Path, run: Record, root: Path, given: list[str], scratch: Path) -> dict[str, Any]:
-    """Where things lie here. Data that came in the archive is put into `scratch`, unless this machine has it or says where it is."""
+def _places(where: Path, run: Record, root: Path, given: list[str], aside: Path) -> dict[str, Any]:
+    """Where things lie here. Data that came in the archive is put into `aside`, unless this machine has it or says where it is."""
     paths = launch.places(run, root, given)
     said = {word.partition("=")[0].removeprefix("paths.") for word in given}
     carried = datafiles.read(integrity.folder_of(where), run)
@@ -123,7 +124,7 @@ def _places(where: Path, run: Record, root: Path, given: list[str], scratch: Pat
     if not carried or datafiles.are_here(carried, launch.folders(paths, root)):
         return paths
     say(f"data         {len(carried)} files from the archive, as recorded: not all of them are on this machine")
-    return paths | datafiles.lay_out(carried, integrity.folder_of(where), scratch)
+    return paths | datafiles.lay_out(carried, integrity.folder_of(where), aside)
 
 
 def _until(run: Record, recorded: Reader | None, asked: int | None) -> int | None:

@@ -5,24 +5,20 @@ the processes that its folder names; no other worktree is ever pruned.
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from verbatim import code
-from verbatim.environment import started_ticks
+from verbatim import code, scratch
 from verbatim.errors import VerbatimError
 
 PREFIX = "verbatim-reproduce-"
-OWNERS, KEPT = "owners.json", "kept"
-ORPHAN_S = 60.0  # a folder without owners may be one that is just being made
+KEPT = "kept"
 
 
 @contextlib.contextmanager
@@ -32,7 +28,7 @@ def restored(root: Path, recorded: dict[str, Any], *, keep: bool = False) -> Ite
     commit = _commit(root, recorded)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
     try:
-        owned_by(folder, os.getpid())
+        scratch.owned_by(folder, os.getpid())
         if keep:
             (folder / KEPT).touch()
         _git(root, "worktree", "add", "--detach", "--quiet", str(folder / "code"), commit)
@@ -47,32 +43,18 @@ def project(root: Path, folder: Path) -> Path:
     return folder / "code" / _git(root, "rev-parse", "--show-prefix")
 
 
-def owned_by(folder: Path, *pids: int) -> None:
-    """The folder lives while one of these processes does."""
-    (folder / OWNERS).write_text(json.dumps([[pid, started_ticks(pid)] for pid in pids]))
-
-
 def remove_stale(root: Path) -> None:
     """Remove what processes that are gone have left: worktrees of this repository, and folders without one."""
+    scratch.remove_stale()
     try:
         lines = _git(root, "worktree", "list", "--porcelain").splitlines()
     except VerbatimError:  # no repository: said when the code is looked for
         lines = []
     folders = {Path(line.removeprefix("worktree ")).parent for line in lines if line.startswith("worktree ")}
-    folders |= {f for f in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*") if f.lstat().st_uid == os.getuid()}
+    folders |= set(scratch.named(PREFIX))
     for folder in folders:
-        if folder.name.startswith(PREFIX) and not _alive(folder):
+        if folder.name.startswith(PREFIX) and not (folder / KEPT).exists() and not scratch.alive(folder):
             _remove(root, folder)
-
-
-def _alive(folder: Path) -> bool:
-    if (folder / KEPT).exists():
-        return True
-    try:
-        owners = json.loads((folder / OWNERS).read_text())
-        return any(bool(ticks) and started_ticks(pid) == ticks for pid, ticks in owners)
-    except (OSError, ValueError, TypeError):
-        return folder.exists() and time.time() - folder.stat().st_mtime < ORPHAN_S
 
 
 def _remove(root: Path, folder: Path) -> None:

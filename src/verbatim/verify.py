@@ -4,11 +4,10 @@ import argparse
 import contextlib
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from verbatim import archive, attest, code, compare, datafiles, digest, integrity, lock, record
+from verbatim import archive, attest, code, compare, datafiles, digest, integrity, lock, record, scratch
 from verbatim.errors import VerbatimError
 
 BUNDLE = "code.bundle"
@@ -17,9 +16,9 @@ BUNDLE = "code.bundle"
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Path]:
     """The run folder that an archive holds, checked and unpacked for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="verbatim-archive-") as scratch:
-        folder = Path(scratch) / "run"
-        folder.mkdir()
+    with scratch.folder("archive") as own:
+        folder = own / "runs" / "unpacked"
+        folder.mkdir(parents=True)
         archive.unpack(path, folder)
         run = record.read(folder)
         integrity.check(folder, run, lambda _: None)
@@ -27,7 +26,7 @@ def opened(path: Path) -> Iterator[Path]:
         if lock.digest(lock.read(text)) != run.lock.get("digest"):
             raise VerbatimError(f"{path}, lock.txt", expected="the recorded lock", found="another")
         datafiles.read(folder, run)
-        named = Path(scratch) / run.run if archive.NAME.fullmatch(run.run) else folder
+        named = folder.with_name(run.run) if archive.NAME.fullmatch(run.run) else folder
         yield folder.rename(named)
 
 
@@ -67,9 +66,9 @@ def verify(path: Path, signers: Path | None = None) -> list[str]:
     if path.suffix == ".json" and path.name != record.FILE:
         return _verdict(path, signers)
     if path.suffix == ".zip":
-        with opened(path) as folder, tempfile.TemporaryDirectory(prefix="verbatim-verify-") as empty:
-            code.git(Path(empty), "init", "--quiet", "--bare")
-            tree = take_code(folder, Path(empty))
+        with opened(path) as folder, scratch.folder("verify") as empty:
+            code.git(empty, "init", "--quiet", "--bare")
+            tree = take_code(folder, empty)
             return [
                 *_whole(folder),
                 *_data(folder),

@@ -9,12 +9,11 @@ import json
 import math
 import os
 import subprocess
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verbatim import integrity, launch, parting, record, restore
+from verbatim import integrity, launch, parting, record, restore, scratch
 from verbatim.errors import VerbatimError
 from verbatim.parting import Parting
 from verbatim.trace import Reader
@@ -104,8 +103,8 @@ def zoom(a: Path, b: Path, parted: Parting, root: Path) -> Zoomed:
     known = parted.parameters_same_after
     steps = (max(0, last - FAR) if known is None else known + 1, last)
     tensors: list[Apart] = []
-    with tempfile.TemporaryDirectory(prefix="verbatim-zoom-") as scratch:
-        places = [Path(scratch) / name for name in ("a", "b")]
+    with scratch.folder("zoom") as own:
+        places = [own / name for name in ("a", "b")]
         logs = (observe(a, steps, root, places[0]), observe(b, steps, root, places[1]))
         found = first(logs[0].entries, logs[1].entries)
         if found and found.a is not None and found.b is not None and found.what != "operator":
@@ -160,11 +159,11 @@ def align(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[Pair]:
     return pairs
 
 
-def observe(where: Path, steps: tuple[int, int], root: Path, scratch: Path, keep: int = -1) -> Log:
+def observe(where: Path, steps: tuple[int, int], root: Path, aside: Path, keep: int = -1) -> Log:
     """Run a recorded run again, in its own code and environment, to the last of `steps`, and read what its operators did in them."""
     run = record.read(where)
-    log, runs = scratch / "log.jsonl", scratch / f"runs{keep}"
-    scratch.mkdir(exist_ok=True)
+    log, runs = aside / "log.jsonl", aside / f"runs{keep}"
+    aside.mkdir(exist_ok=True)
     with restore.restored(root, run.code) as folder:
         tree = restore.project(root, folder)
         launch.write_config(folder / "config", run.recipe_config, launch.places(run, root, [f"paths.runs={runs}"]))
@@ -183,7 +182,8 @@ def observe(where: Path, steps: tuple[int, int], root: Path, scratch: Path, keep
         ]
         print(f"observing    {run.run}, steps {steps[0]} to {steps[1]}", flush=True)
         done = subprocess.Popen(words, cwd=tree, env=launch.variables(run, tree), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
-        restore.owned_by(folder, os.getpid(), done.pid)
+        for lived_in in (folder, aside.parent):
+            scratch.owned_by(lived_in, os.getpid(), done.pid)
         try:
             _, said = done.communicate()
         except BaseException:
