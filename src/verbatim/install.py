@@ -102,7 +102,9 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin], problems: list[str]) -> None:
+def _make(
+    root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin], problems: list[str], *, image: bool = False
+) -> None:
     if (platform.system(), platform.machine()) not in (("Linux", "x86_64"), ("Linux", "aarch64")):
         raise VerbatimError(
             "this machine", expected="Linux on x86_64 or aarch64", found=f"{platform.system()} on {platform.machine()}",
@@ -128,11 +130,11 @@ def _make(root: Path, path: Path, variant: str, chosen: str, pins: list[lock.Pin
                     then="read what it says above; with everything whole, `nox -s env` goes on from here",
                 )  # fmt: skip
     site = environment.site_packages(path)
-    if path.parent == root:
+    if image:  # code lies where PYTHONPATH says, and every byte travels
+        print(f"{path.name}: {trim.trim(site) / 2**20:.0f} MiB that no run can use taken out", flush=True)
+    else:
         # So that `python -m experiment.train`, editors and test runners find the code, whatever starts them.
         (site / "verbatim.pth").write_text(f"{root / 'src'}\n")
-    else:  # an image's: code lies where PYTHONPATH says, and every byte travels
-        print(f"{path.name}: {trim.trim(site) / 2**20:.0f} MiB that no run can use taken out", flush=True)
     if not uv:
         _compile(path / "bin" / "python", site, variables)
     left = lock.differences(pins, environment.distributions(site))
@@ -228,8 +230,8 @@ def main() -> int:
     options = parser.parse_args()
     root = Path(__file__).resolve().parents[2]
     try:
-        pins = lock.read(root / "requirements" / f"{options.variant}.txt")
-        _make(root, options.into, options.variant, options.variant, pins, ["not there"])
+        pins = lock.read_sealed(root / "requirements" / f"{options.variant}.txt")
+        _make(root, options.into, options.variant, options.variant, pins, ["not there"], image=True)
     except VerbatimError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -158,3 +158,23 @@ def test_two_at_once_make_one_environment(project):
 
     assert [process.returncode for process in processes] == [0, 0]
     assert sum("making it from" in text for text in says) == 1
+
+
+def test_an_environment_beside_the_projects_is_whole_and_finds_the_code_too(project, capfd):
+    (project / "older").mkdir()
+    made = install.ensure(project, "cpu", own=project / "older" / "env")
+    site = environment.site_packages(made.path)
+
+    assert (site / "verbatim.pth").read_text() == f"{project / 'src'}\n"
+    assert "taken out" not in capfd.readouterr().out
+
+
+def test_an_images_environment_is_trimmed_and_finds_code_by_the_path_alone(project, monkeypatch, capfd):
+    monkeypatch.setenv("VERBATIM_INSTALLER", "pip")
+    pins = lock.read(project / "requirements" / "cpu.txt")
+    install._make(project, project / "image", "cpu", "cpu", pins, ["not there"], image=True)
+    site = environment.site_packages(project / "image")
+
+    assert not (site / "verbatim.pth").exists()
+    assert "MiB that no run can use taken out" in capfd.readouterr().out
+    assert json.loads((project / "image" / "verbatim.json").read_text())["lock"] == lock.digest(pins)
