@@ -72,7 +72,7 @@ def test_every_session_is_in_the_readme_and_the_readme_names_no_other():
 def test_ci_runs_exactly_the_test_command_of_the_readme():
     readme = (ROOT / "README.md").read_text()
     commands = re.search(r"```console\n\$ (.+)\n\$ (.+)\n```", readme)
-    ci = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if not line.startswith(("#", "set", "cd"))]
+    ci = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("python3.11 ")]
 
     assert commands, "the README opens with its two commands"
     assert commands[1].split("  #")[0].strip() == "python3.11 noxfile.py -s train"
