@@ -1,4 +1,4 @@
-"""What recording costs, against bare torch: `nox -s bench`, `nox -s bench -- start steps repeat`.
+"""What recording costs, against bare torch: `nox -s bench`, `nox -s bench -- start steps repeat drift`.
 
 Everything is measured in turns (A B A B …) in one run, and medians and ratios are printed: these hold on a noisy machine, single
 times do not. Nothing here fails on a number.
@@ -125,8 +125,16 @@ def repeat(rounds: int) -> None:
     print(f"\nrepeats: {len(found)} runs of {len({run.recipe for run in found})} recipe, {len(outcomes)} outcome(s)")
 
 
+def drift(_rounds: int) -> None:
+    """What asking for drift costs, beside uv and pip-compile."""
+    from bench_drift import main
+
+    print("\ndrift (whole processes)")
+    main()
+
+
 if __name__ == "__main__":
-    parts: dict[str, Callable[[int], None]] = {"start": start, "steps": steps, "repeat": repeat}
+    parts: dict[str, Callable[[int], None]] = {"start": start, "steps": steps, "repeat": repeat, "drift": drift}
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     parser.add_argument("part", nargs="*", default=list(parts), help=f"any of: {', '.join(parts)} (default: all)")
     parser.add_argument("-n", type=int, default=9, metavar="ROUNDS", help="rounds of each comparison (default: 9)")
