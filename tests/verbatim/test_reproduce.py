@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ENVIRONMENT
 from planting import git
 from verbatim import record, restore
 
@@ -36,6 +37,14 @@ def wait_for_steps(project, before, count=2):
                 return project.runs / name
         time.sleep(0.1)
     raise AssertionError("no run appeared")
+
+
+@pytest.fixture(autouse=True)
+def temporary_files(tmp_path, monkeypatch):
+    """A folder of this test's own: what others do on this machine at the same time is not left over by it."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path / "temporary"))
 
 
 def left_over():
