@@ -167,16 +167,25 @@ def _read(listed: Path, name: str, entry: Any, run: Record) -> DataFile:
     return file
 
 
-def lay_out(files: dict[str, DataFile], folder: Path, to: Path) -> dict[str, str]:
-    """Put an archive's data files under `to`, a folder for each place; the settings of `paths` that lead there. Links, not copies."""
+def lay_out(files: dict[str, DataFile], folder: Path, to: Path, recorded: dict[str, Any]) -> dict[str, str]:
+    """Put an archive's data files under `to`, each place a folder that is named as it was; the settings of `paths` that lead there.
+
+    The name matters where a data set is named after its folder. Links, not copies.
+    """
+    tops = {file.place: to / file.place / _last_name(recorded.get(file.place)) for file in files.values()}
     for name, file in files.items():
-        target = to / file.place / file.path
+        target = tops[file.place] / file.path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.link(folder / file.packed, target)
         except OSError as error:  # two names that want one path, or a path through a file
             raise VerbatimError(f"{FILE}, {name}", expected=f"to put it at {target}", found=error, then=THEN) from None
-    return {file.place: str(to / file.place) for file in files.values()}
+    return {place: str(top) for place, top in tops.items()}
+
+
+def _last_name(place: Any) -> str:
+    name = PurePosixPath(str(place)).name
+    return name if _plain(name) else "data"
 
 
 def are_here(files: dict[str, DataFile], places: dict[str, Path]) -> bool:

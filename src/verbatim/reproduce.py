@@ -124,7 +124,7 @@ def _places(where: Path, run: Record, root: Path, given: list[str], aside: Path)
     if not carried or datafiles.are_here(carried, launch.folders(paths, root)):
         return paths
     say(f"data         {len(carried)} files from the archive, as recorded: not all of them are on this machine")
-    return paths | datafiles.lay_out(carried, integrity.folder_of(where), aside)
+    return paths | datafiles.lay_out(carried, integrity.folder_of(where), aside, run.config.get("paths") or {})
 
 
 def _until(run: Record, recorded: Reader | None, asked: int | None) -> int | None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -57,6 +58,7 @@ def test_a_run_is_made_again_with_the_data_of_its_archive(lab, away):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "data         20 files from the archive, as recorded: not all of them are on this machine" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(f"identical: {run.name} was reproduced bit for bit")
+    assert "data      name: " not in done.stdout, "the data set is named after its folder, which has its name again"
     lost = again(project, run)
     assert lost.returncode == 2, "without the archive there is no data"
 
@@ -245,4 +247,14 @@ def test_two_files_at_one_path_are_refused(lab, tmp_path):
         clash = {NAME: file, "again": file}
 
         with pytest.raises(VerbatimError, match=r"data\.json, again: expected to put it at"):
-            datafiles.lay_out(clash, folder, tmp_path / "out")
+            datafiles.lay_out(clash, folder, tmp_path / "out", {})
+
+
+@pytest.mark.parametrize("place", ["/data/..", "..", "/", "", None, "a/../..", 7])
+def test_what_a_place_was_called_leads_nowhere_else(lab, tmp_path, place):
+    with opened(lab[3]) as folder:
+        files = datafiles.read(folder, record.read(folder))
+
+        (made,) = datafiles.lay_out(files, folder, tmp_path / "out", {"folder": place}).values()
+
+    assert (tmp_path / "out" / "folder") in Path(made).resolve().parents
