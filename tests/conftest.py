@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,6 @@ ENVIRONMENT = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT / "src
 
 # A shell starts a job in the background with Ctrl-C ignored, and so would everything here be: tests that send it need an answer.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Temporary folders of this test run alone: what others on the machine leave or take away is theirs."""
-    folder = str(tmp_path_factory.mktemp("temporary"))
-    os.environ["TMPDIR"] = ENVIRONMENT["TMPDIR"] = tempfile.tempdir = folder
 
 
 @dataclass(frozen=True)
