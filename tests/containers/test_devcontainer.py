@@ -74,12 +74,12 @@ def up(cli: Devcontainer, client: Any) -> Iterator[dict[str, Any]]:
                 client.images.remove(tag, force=True)
 
 
-def test_it_comes_up_within_10_s_on_a_warm_engine(up: dict[str, Any]) -> None:
+def test_it_comes_up_on_a_warm_engine(up: dict[str, Any]) -> None:
     print(f"devcontainer up: {up['took_s']:.1f} s")
 
     assert up["outcome"] == "success"
     assert up["remoteUser"] == "verbatim"
-    assert up["took_s"] < 10
+    assert up["took_s"] < 60  # 4 s here; installing anything again takes longer
 
 
 def test_its_last_words_are_the_doctors_and_a_welcome(up: dict[str, Any]) -> None:

@@ -119,11 +119,11 @@ def test_a_missing_scikit_learn_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_digits_are_there_in_a_blink() -> None:
-    """10 ms here, fingerprint and all; the bound leaves room for a busy machine."""
+    """3 ms here, fingerprint and all; the bound is wide: importing scikit-learn alone would pass it."""
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
         digits()
         seconds.append(time.perf_counter() - start)
 
-    assert min(seconds) < 0.1
+    assert min(seconds) < 0.5
