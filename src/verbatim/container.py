@@ -35,23 +35,31 @@ def main(arguments: list[str], root: Path) -> int:
     parser.add_argument("--data", type=Path, default=None, help="where downloaded data lies (default: as outside)")
     options, overrides = parser.parse_known_args(arguments)
     variant = install.choose(options.variant)
-    runs = _writable(options.runs, "--runs")
-    data = _writable(options.data or _data(), "--data")
+    runs = writable(options.runs, "--runs ")
+    data = writable(options.data or _data(), "--data ")
     name = image.tag(options.target, variant)
     with engine.connect() as client:
         with engine.refusals(name):
-            gpu = [] if options.gpu == "none" else _gpu(client, variant, required=options.gpu == "require")
+            devices = [] if options.gpu == "none" else gpus(client, variant, required=options.gpu == "require")
         made = _checked(client, root, name, variant)
         digest = image_store.of(client, made, root)["digest"]
-        settings = {
-            "image": made.id, "command": overrides, "user": f"{os.getuid()}:{os.getgid()}", "device_requests": gpu,
-            "environment": _environment(made, digest), "volumes": _volumes(runs, data, reads=options.target == "evaluate"),
-            "read_only": True, "tmpfs": {"/tmp": "exec"}, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"],  # noqa: S108
-            "shm_size": "1g",  # loader processes pass batches through it; the engine's 64 MB is too little
-            "init": True,  # the kernel ignores SIGTERM for a first process that has no handler for it yet
-            "tty": sys.stdout.isatty(),
-        }  # fmt: skip
-        return _run(client, name, settings)
+        passed = {name: os.environ[name] for name in determinism.PROCESS_VARIABLES if name in os.environ}
+        volumes = _volumes(runs, data, reads=options.target == "evaluate")
+        return _run(client, name, settings(made, digest, passed, volumes, devices) | {"command": overrides})
+
+
+def settings(
+    made: Any, digest: str, variables: dict[str, str], volumes: dict[str, dict[str, str]], devices: list[Any]
+) -> dict[str, Any]:
+    """How every container of a run is made. `variables` are those that change bits."""
+    return {
+        "image": made.id, "user": f"{os.getuid()}:{os.getgid()}", "device_requests": devices,
+        "environment": variables | _environment(made, digest), "volumes": volumes,
+        "read_only": True, "tmpfs": {"/tmp": "exec"}, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"],  # noqa: S108
+        "shm_size": "1g",  # loader processes pass batches through it; the engine's 64 MB is too little
+        "init": True,  # the kernel ignores SIGTERM for a first process that has no handler for it yet
+        "tty": sys.stdout.isatty(),
+    }  # fmt: skip
 
 
 def _checked(client: Any, root: Path, name: str, variant: str) -> Any:
@@ -73,7 +81,7 @@ def _checked(client: Any, root: Path, name: str, variant: str) -> Any:
     return made
 
 
-def _gpu(client: Any, variant: str, *, required: bool) -> list[Any]:
+def gpus(client: Any, variant: str, *, required: bool) -> list[Any]:
     from docker.types import DeviceRequest
 
     reason = engine.gpus(client.info()) if variant == "cuda" else "the cpu image has no use for one"
@@ -87,17 +95,18 @@ def _gpu(client: Any, variant: str, *, required: bool) -> list[Any]:
     return []
 
 
-def _writable(folder: Path, option: str) -> Path:
+def writable(folder: Path, option: str) -> Path:
+    """A folder to mount, made where it is missing: the engine would make it root's. `option` is what goes before it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VerbatimError(
-            f"{option} {folder}", expected="a folder", found=error.strerror, then=f"add {option} FOLDER"
+            f"{option}{folder}", expected="a folder", found=error.strerror, then=f"add {option}FOLDER"
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise VerbatimError(
-            f"{option} {folder}", expected=f"a folder that you (uid {os.getuid()}) can write to", found="one you can't",
-            then=f"sudo chown $USER {folder}, or add {option} FOLDER",
+            f"{option}{folder}", expected=f"a folder that you (uid {os.getuid()}) can write to", found="one you can't",
+            then=f"sudo chown $USER {folder}, or add {option}FOLDER",
         )  # fmt: skip
     return folder.resolve()
 
@@ -116,10 +125,9 @@ def _volumes(runs: Path, data: Path, *, reads: bool) -> dict[str, dict[str, str]
 
 
 def _environment(made: Any, digest: str) -> dict[str, str]:
-    """What the record needs to know of the image, and the variables of this shell that change bits: the same as outside."""
-    passed = {name: os.environ[name] for name in determinism.PROCESS_VARIABLES if name in os.environ}
+    """What the record needs to know of the image, and the terminal."""
     terminal = {name: os.environ[name] for name in ("TERM", "NO_COLOR") if name in os.environ}
-    return passed | terminal | {
+    return terminal | {
         "COLUMNS": str(shutil.get_terminal_size().columns),
         "HOME": "/tmp",  # noqa: S108  (the one place that any uid can write to)
         "VERBATIM_IMAGE_DIGEST": digest,
@@ -129,19 +137,44 @@ def _environment(made: Any, digest: str) -> dict[str, str]:
 
 def _run(client: Any, name: str, settings: dict[str, Any]) -> int:
     """Start, show, pass signals on, remove: in the order in which nothing is lost and nothing stays."""
-    with engine.refusals(name):
-        container = client.containers.create(**settings)
-        try:
-            output = container.attach(stream=True, logs=True, demux=True)
-            with _signals(container):
-                container.start()
-                for parts in output:
-                    for stream, part in zip((sys.stdout, sys.stderr), parts, strict=True):
-                        stream.buffer.write(part or b"")
-                        stream.buffer.flush()
-                return int(container.wait()["StatusCode"])
-        finally:
-            container.remove(force=True)
+    with engine.refusals(name), created(client, settings) as container:
+        output = container.attach(stream=True, logs=True, demux=True)
+        with _signals(container):
+            container.start()
+            show(output)
+            return int(container.wait()["StatusCode"])
+
+
+@contextmanager
+def created(client: Any, settings: dict[str, Any]) -> Iterator[Any]:
+    """A container, not started yet, and removed whatever happens."""
+    container = None
+    try:
+        with _held():  # or a signal would come between its making and our knowing of it
+            container = client.containers.create(**settings)
+        yield container
+    finally:
+        if container:
+            with _held():
+                container.remove(force=True)
+
+
+def show(output: Any) -> None:
+    """What comes out of a container, where this process's output goes, until it ends."""
+    for parts in output:
+        for stream, part in zip((sys.stdout, sys.stderr), parts, strict=True):
+            stream.buffer.write(part or b"")
+            stream.buffer.flush()
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Signals wait until the block has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

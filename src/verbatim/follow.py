@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from verbatim import causes, record
 from verbatim.errors import Interrupted, VerbatimError
@@ -17,6 +17,15 @@ from verbatim.trace import HEADER_BYTES, Reader
 
 POLL_S = 0.1
 GRACE_S = 20.0  # what a run may take to seal its record when it is asked to end
+
+
+class Process(Protocol):
+    """What can be followed: a process, or a container that behaves like one."""
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def kill(self) -> None: ...
 
 
 @dataclass(kw_only=True)
@@ -33,14 +42,12 @@ class Follower:
     _before: set[str] = field(default_factory=set)
     _checked: bool = False
 
-    def run(self, words: list[str], cwd: Path, environment: dict[str, str], started: Callable[[int], None]) -> int:
-        """Run to the end, or until there is a reason to stop; the exit code. Its output goes where this process's goes."""
+    def run(self, start: Callable[[], Process], marker: str) -> int:
+        """Run to the end, or until there is a reason to stop; the exit code. `marker` is a word of this run's command alone."""
         self._before = set(os.listdir(self.runs)) if self.runs.is_dir() else set()
-        marker = words[words.index("--config-dir") + 1]
-        with _sigterm_raises():
-            process = subprocess.Popen(words, cwd=cwd, env=environment)
+        with sigterm_raises():
+            process = start()
             try:
-                started(process.pid)
                 while process.poll() is None:
                     time.sleep(POLL_S)
                     self._look(marker)
@@ -50,7 +57,7 @@ class Follower:
                 _end(process)
                 raise
         self._look(marker)
-        return process.returncode
+        return process.wait()
 
     def _look(self, marker: str) -> None:
         self.folder = self.folder or self._find(marker)
@@ -90,7 +97,7 @@ class Follower:
         return next((difference for difference in found if difference.part in causes.RECIPE), None)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: Process) -> None:
     """Ask it to end, which seals its record; after the grace, end it."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
@@ -102,7 +109,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
     """SIGTERM ends the run that was started before it ends this process."""
 
     def interrupt(_number: int, _frame: Any) -> None:

@@ -28,14 +28,26 @@ def tag(target: str, variant: str) -> str:
     return f"verbatim:{target}-{variant}"
 
 
-def build(client: Any, root: Path, target: str, variant: str, *, name: str = "", nocache: bool = False) -> Any:
-    """Build one target and give it its name; returns the SDK's image. Ctrl-C ends the build with its connection."""
+def build(
+    client: Any,
+    root: Path,
+    target: str,
+    variant: str,
+    *,
+    name: str = "",
+    nocache: bool = False,
+    logs: Path | None = None,
+) -> Any:
+    """Build one target and give it its name; returns the SDK's image. Ctrl-C ends the build with its connection.
+
+    `logs` is where the build is logged, if `root` does not last.
+    """
     listed = context.checked_names(root)
     arguments = {"VARIANT": variant, "BASE": base(root)}
     if "://" in (links := os.environ.get("PIP_FIND_LINKS", "")) and not links.startswith("file:"):
         arguments["PIP_FIND_LINKS"] = links  # a folder of this machine is not one of the container's
     name = name or tag(target, variant)
-    path = root / ".nox" / f"build-{name.replace(':', '-')}.log"
+    path = (logs or root / ".nox") / f"build-{name.replace(':', '-')}.log"
     dockerfile = (root / context.DOCKERFILE).read_text(encoding="utf-8")
     dockerfile = context.labelled(dockerfile, target, labels(client, root, target, variant, listed))
     with engine.refusals(f"building {name}"), BuildLog(path, name) as log:
@@ -109,7 +121,7 @@ def verify(client: Any, root: Path, target: str, variant: str) -> int:
             made = build(client, root, target, variant, name=name, nocache=True)
             contents.append(image_digest.content(client, made))
         finally:
-            _remove(client, name)
+            remove(client, name)
         print(f"{turn}: {contents[-1].digest}", flush=True)
     found = image_digest.differences(*contents)
     if found:
@@ -119,11 +131,12 @@ def verify(client: Any, root: Path, target: str, variant: str) -> int:
     return 0
 
 
-def _remove(client: Any, name: str) -> None:
+def remove(client: Any, name: str, *, keep_cache: bool = False) -> None:
+    """Remove an image's name, and the image with its last one. `keep_cache` keeps the steps it was built on for the next build."""
     from docker.errors import ImageNotFound
 
     try:
-        client.images.remove(name, force=True)
+        client.images.remove(name, force=True, noprune=keep_cache)
     except ImageNotFound:
         return
 

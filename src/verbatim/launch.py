@@ -4,19 +4,41 @@ The recorded configuration goes to Hydra as a whole, as its primary configuratio
 The script is the recorded one, so nothing here may need a feature that an older script lacks.
 """
 
+import contextlib
 import json
 import os
 import re
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from verbatim import determinism, digest, environment, install, lock
+from verbatim import determinism, digest, environment, install, lock, scratch
 from verbatim.errors import VerbatimError
+from verbatim.follow import Process
 from verbatim.record import Record
 
 NAME = "recorded"
 # Hydra's own folders and logs: a run folder is claimed by the run itself.
 QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
+
+
+@contextlib.contextmanager
+def prepared(
+    run: Record, root: Path, folder: Path, tree: Path, paths: dict[str, Any]
+) -> Iterator[Callable[[], Process]]:
+    """What starts the run on this machine. `folder` lives as long as the run does, even where this process is killed."""
+    python = environment_of(run, tree, root)
+    write_config(folder / "config", run.recipe_config, paths)
+    words = command(run.command, tree, python, folder / "config")
+
+    def start() -> Process:
+        process = subprocess.Popen(words, cwd=tree, env=variables(run, tree))
+        scratch.owned_by(folder, os.getpid(), process.pid)
+        return process
+
+    print(f"running      {' '.join(words[1:3])} with the recorded configuration", flush=True)
+    yield start
 
 
 def write_config(folder: Path, recipe_config: dict[str, Any], paths: dict[str, Any]) -> None:
@@ -77,10 +99,8 @@ def variables(run: Record, tree: Path) -> dict[str, str]:
 
 def environment_of(run: Record, tree: Path, root: Path) -> Path:
     """The Python of an environment that holds what the recorded lock names: the project's own, or one made for this lock."""
-    path = tree / "requirements" / str(run.lock.get("file"))
+    path = locked(run, tree)
     pins = lock.read(path)
-    if lock.digest(pins) != run.lock["digest"]:
-        raise VerbatimError(path, expected=f"the recorded lock, {run.lock['digest']}", found=lock.digest(pins))
     present = Path(os.environ.get("VERBATIM_ENV") or root / ".venv")
     if not lock.differences(pins, environment.distributions(environment.site_packages(present))):
         print(f"environment  {present}: as the recorded lock names it", flush=True)
@@ -92,6 +112,14 @@ def environment_of(run: Record, tree: Path, root: Path) -> Path:
         flush=True,
     )
     return install.ensure(tree, path.stem, own).python
+
+
+def locked(run: Record, tree: Path) -> Path:
+    """The lock in the restored tree, found to be the recorded one."""
+    path = tree / "requirements" / str(run.lock.get("file"))
+    if (found := lock.digest(lock.read(path))) != run.lock["digest"]:
+        raise VerbatimError(path, expected=f"the recorded lock, {run.lock['digest']}", found=found)
+    return path
 
 
 def folders(paths: dict[str, Any], root: Path) -> dict[str, Path]:

@@ -7,7 +7,6 @@ named; 2: it could not be run, and why.
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -26,9 +25,9 @@ from verbatim import (
     environment,
     integrity,
     launch,
+    launch_image,
     record,
     restore,
-    scratch,
     verify,
 )
 from verbatim.comparison import Comparison
@@ -93,16 +92,12 @@ def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduct
     with restore.restored(root, run.code, keep=options.keep) as folder:
         tree = restore.project(root, folder)
         say(f"code         git tree {run.code['tree'][:12]}, restored beside this checkout")
-        python = launch.environment_of(run, tree, root)
         paths = _places(where, run, root, options.paths, folder / "data")
         runs = Path(paths["runs"])
-        launch.write_config(folder / "config", run.recipe_config, paths)
-        words = launch.command(run.command, tree, python, folder / "config")
         follower = Follower(runs=runs, original=run, recorded=recorded, until=until, fail_fast=options.fail_fast)
-        say(f"running      {' '.join(words[1:3])} with the recorded configuration")
-        code = follower.run(
-            words, tree, launch.variables(run, tree), lambda pid: scratch.owned_by(folder, os.getpid(), pid)
-        )
+        prepared = launch_image.prepared if options.in_image else launch.prepared
+        with prepared(run, root, folder, tree, paths) as start:
+            code = follower.run(start, str(folder / "config"))
         if options.keep:
             say(f"kept         {tree}; to remove it: git worktree remove --force {folder / 'code'}")
     made, new = _completed(follower, code)
@@ -220,6 +215,7 @@ def main(arguments: list[str], root: Path) -> int:
     parser.add_argument("paths", nargs="*", metavar="paths.NAME=PLACE", help="where things lie on this machine")
     parser.add_argument("--until", metavar="STEP", type=int, help="end after this step, and compare as far")
     parser.add_argument("--fail-fast", action="store_true", help="end at the first step that differs")
+    parser.add_argument("--in-image", action="store_true", help="in the train image, built from the recorded code")
     parser.add_argument("--keep", action="store_true", help="keep the restored code")
     parser.add_argument("--sign", metavar="KEY", type=Path, help="sign the verdict with this key of ssh-keygen's")
     options = parser.parse_args(arguments)

@@ -441,3 +441,14 @@ def test_only_the_recorded_variables_reach_the_bits(monkeypatch, tmp_path):
 
     assert "MKL_CBWR" not in made
     assert (made["OMP_NUM_THREADS"], made["KEEP"], made["PYTHONPATH"]) == ("3", "me", str(tmp_path / "src"))
+
+
+def test_in_its_image_without_an_engine_is_refused_and_leaves_nothing(project):
+    run, temporary = project.train(), left_over()
+
+    done = again(project, run, "--in-image", DOCKER_HOST="unix:///nowhere.sock")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the container engine: expected one that runs, found none: its socket is not")
+    assert (project.worktrees(), left_over()) == (1, temporary)
+    assert project.names() == {run.name}
