@@ -101,7 +101,7 @@ def report(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def reproduce(session: nox.Session) -> None:
-    """Make a run again from its record alone, and compare, bit for bit: `nox -s reproduce -- runs/<run>` (`-- --help`)."""
+    """Make a run again from its record alone, and compare, bit for bit: `nox -s reproduce -- runs/<run>`, or `--in-image`."""
     _verdict(session, "-m", "verbatim", "reproduce", *session.posargs)
 
 

@@ -1,8 +1,8 @@
 """Makes a run again from its record alone, then compares: `nox -s reproduce -- <run folder | record.json | archive>`.
 
 Restored are the code (in a worktree of its own), the environment, the configuration and the variables that reach the bits; the data
-must have the recorded fingerprint. The user's checkout is never touched. Exit code 0: identical; 1: different, and the first cause is
-named; 2: it could not be run, and why.
+must have the recorded fingerprint. `--in-image` makes the run in the train image, built from that code. The user's checkout is never
+touched. Exit code 0: identical; 1: different, and the first cause is named; 2: it could not be run, and why.
 """
 
 import argparse

@@ -120,15 +120,14 @@ def test_what_the_image_changes_is_named_as_the_first_cause_and_at_its_step(
 
 
 def test_an_image_that_is_not_the_recorded_one_is_said_before_the_run(
-    trained: Path, person: Person, tmp_path: Path, nothing_left: None
+    trained: Path, person: Person, nothing_left: None
 ) -> None:
-    moved = shutil.copytree(trained, tmp_path / trained.name)
+    moved = shutil.copytree(trained, person.home / trained.name)
     planted = record.read(moved)
     planted.environment["image"]["digest"] = "sha256:" + "0" * 64
     record.write(moved, planted)
-    for folder in (moved, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    tmp_path.chmod(0o755)
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", str(person.uid), moved], check=True)
 
     result = again(person, moved)
 
@@ -174,25 +173,3 @@ def test_a_run_ends_in_the_container_after_the_step_that_was_asked_for(
 
     assert result.returncode == 0
     assert "identical as far as compared" in result.stdout.splitlines()[-1]
-
-
-def test_without_an_engine_it_is_said_and_nothing_is_left(trained: Path, person: Person, nothing_left: None) -> None:
-    result = again(person, trained, DOCKER_HOST="unix:///nowhere.sock")
-
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: the container engine: expected one that runs, found none")
-
-
-def test_code_without_a_dockerfile_is_said_so(trained: Path, person: Person, nothing_left: None) -> None:
-    dockerfile = person.checkout / ".devcontainer/Dockerfile"
-    kept = dockerfile.read_bytes()
-    dockerfile.unlink()
-    try:
-        run = on_host(person)
-    finally:
-        dockerfile.write_bytes(kept)
-
-    result = again(person, run)
-
-    assert result.returncode == 2
-    assert "the recorded code: expected .devcontainer/Dockerfile in it, found none" in result.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, ROOT
 from planting import git
 from verbatim import record, restore
 
@@ -443,7 +443,19 @@ def test_only_the_recorded_variables_reach_the_bits(monkeypatch, tmp_path):
     assert (made["OMP_NUM_THREADS"], made["KEEP"], made["PYTHONPATH"]) == ("3", "me", str(tmp_path / "src"))
 
 
-def test_in_its_image_without_an_engine_is_refused_and_leaves_nothing(project):
+def test_in_an_image_is_refused_where_the_recorded_code_builds_none(project):
+    run = project.train()
+
+    done = again(project, run, "--in-image")
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the recorded code: expected .devcontainer/Dockerfile in it, found none\n  next: leave --in-image out\n"
+    )
+
+
+def test_in_an_image_without_an_engine_is_refused_and_leaves_nothing(project):
+    shutil.copytree(ROOT / ".devcontainer", project.root / ".devcontainer")
     run, temporary = project.train(), left_over()
 
     done = again(project, run, "--in-image", DOCKER_HOST="unix:///nowhere.sock")
