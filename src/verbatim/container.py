@@ -137,26 +137,12 @@ def _environment(made: Any, digest: str) -> dict[str, str]:
 
 def _run(client: Any, name: str, settings: dict[str, Any]) -> int:
     """Start, show, pass signals on, remove: in the order in which nothing is lost and nothing stays."""
-    with engine.refusals(name), created(client, settings) as container:
+    with engine.refusals(name), engine.created(client, settings) as container:
         output = container.attach(stream=True, logs=True, demux=True)
         with _signals(container):
             container.start()
             show(output)
             return int(container.wait()["StatusCode"])
-
-
-@contextmanager
-def created(client: Any, settings: dict[str, Any]) -> Iterator[Any]:
-    """A container, not started yet, and removed whatever happens."""
-    container = None
-    try:
-        with _held():  # or a signal would come between its making and our knowing of it
-            container = client.containers.create(**settings)
-        yield container
-    finally:
-        if container:
-            with _held():
-                container.remove(force=True)
 
 
 def show(output: Any) -> None:
@@ -165,16 +151,6 @@ def show(output: Any) -> None:
         for stream, part in zip((sys.stdout, sys.stderr), parts, strict=True):
             stream.buffer.write(part or b"")
             stream.buffer.flush()
-
-
-@contextmanager
-def _held() -> Iterator[None]:
-    """Signals wait until the block has ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

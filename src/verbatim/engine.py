@@ -1,8 +1,9 @@
-"""The container engine: found, asked whether it has a GPU to give, and its refusals said as people can read them.
+"""The container engine: found, asked whether it has a GPU to give, its containers removed, its refusals said as people can read them.
 
 It starts and installs nothing. The docker SDK follows the CLI's context; `DOCKER_HOST` overrides it.
 """
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,6 +83,30 @@ def refusal(where: str, says: str, then: str = "") -> VerbatimError:
             where, expected="room on the engine's disk", found="none left", then="docker system prune, then the same command"
         )  # fmt: skip
     return VerbatimError(where, expected="the engine to do it", found=says.strip(), then=then)
+
+
+@contextmanager
+def created(client: Any, settings: dict[str, Any]) -> Iterator[Any]:
+    """A container, not started yet, and removed whatever happens."""
+    container = None
+    try:
+        with _held():  # or a signal would come between its making and our knowing of it
+            container = client.containers.create(**settings)
+        yield container
+    finally:
+        if container:
+            with _held():
+                container.remove(force=True)
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Signals wait until the block has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def gpus(info: dict[str, Any]) -> str:

@@ -103,12 +103,9 @@ def content(client: Any, image: Any) -> Content:
 @contextmanager
 def unstarted(client: Any, image: Any) -> Iterator[Any]:
     """A container to read an image through: made, never started, and removed."""
-    with engine.refusals(image.short_id):
-        container = client.containers.create(image.id, entrypoint=["/nothing"], command=[])
-        try:
-            yield container
-        finally:
-            container.remove(force=True)
+    settings = {"image": image.id, "entrypoint": ["/nothing"], "command": []}
+    with engine.refusals(image.short_id), engine.created(client, settings) as container:
+        yield container
 
 
 def differences(one: Content, other: Content) -> list[str]:

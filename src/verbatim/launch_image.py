@@ -40,7 +40,7 @@ def prepared(
             print(f"image        {_against(run, found)}", flush=True)
             variables = run.environment.get("variables", {})
             settings = container.settings(made, found, variables, _volumes(paths["runs"], places, folder), devices)
-            with container.created(client, settings | {"entrypoint": words[:1], "command": words[1:]}) as box:
+            with engine.created(client, settings | {"entrypoint": words[:1], "command": words[1:]}) as box:
                 print(f"running      {' '.join(words[1:3])} in the image, with the recorded configuration", flush=True)
                 yield lambda: InContainer(box)
 
