@@ -144,6 +144,12 @@ def doctor(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def portability(session: nox.Session) -> None:
+    """Prove level portable here, against the digests of other machines: `nox -s portability`, `-- --emulate` on other CPUs, `-- --add`."""
+    _verdict(session, "-m", "verbatim", "portability", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def image_diff(session: nox.Session) -> None:
     """Name what differs between the contents of two images: `nox -s image_diff -- A B`."""
     _verdict(session, "-m", "verbatim", "image_diff", *session.posargs)

@@ -1,17 +1,18 @@
-"""What recording costs, against bare torch: `nox -s bench`, `nox -s bench -- start steps repeat drift`.
+"""What recording costs, against bare torch: `nox -s bench`, `nox -s bench -- levels ranks`.
 
 Everything is measured in turns (A B A B …) in one run, and medians and ratios are printed: these hold on a noisy machine, single
 times do not. Nothing here fails on a number.
 """
 
 import argparse
+import hashlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -87,28 +88,96 @@ def start(rounds: int) -> None:
 
 def steps(rounds: int) -> None:
     """Epochs at level `seeded`: this trainer, with and without recording, and loops written by hand, each in a process of its own."""
-    from bench_steps import MODELS, WAYS
+    from bench_steps import WAYS
 
-    for model in MODELS:
-        command = [sys.executable, str(ROOT / "tests" / "bench_steps.py"), model]
-        with ExitStack() as stack:
-            started = {
-                way: stack.enter_context(subprocess.Popen([*command, way], cwd=ROOT, stdin=-1, stdout=-1, text=True))
-                for way in WAYS
-            }
-            count = max(int(process.stdout.readline()) for process in started.values())  # type: ignore[union-attr]
-            times: dict[str, list[float]] = {way: [] for way in WAYS}
-            for round_ in range(rounds + 1):
-                for way, process in started.items():
-                    print("go", file=process.stdin, flush=True)
-                    seconds = float(process.stdout.readline())  # type: ignore[union-attr]
-                    if round_:
-                        times[way].append(seconds)
-            for process in started.values():
-                process.stdin.close()  # type: ignore[union-attr]
+    for model in ("mlp", "cnn", "mlp of 10 million parameters"):
+        count, times = _epochs(model, WAYS, rounds)
         show(f"steps of {model}, digits ({count} steps of 64), CPU time", times, "bare loop", 1e3 / count, "ms/step")
-        ratio = statistics.median(a / b for a, b in zip(times["recording"], times["not recording"], strict=True))
-        print(f"recording / not recording: {ratio:.3f}")
+        print(f"recording / not recording: {_ratio(times, 'recording', 'not recording'):.3f}")
+
+
+def _epochs(model: str, ways: Sequence[str], rounds: int, *words: str) -> tuple[int, dict[str, list[float]]]:
+    """Steps of an epoch, and seconds of each way in turns, each in a process of its own; the first round warms up."""
+    command = [sys.executable, str(ROOT / "tests" / "bench_steps.py"), model]
+    with ExitStack() as stack:
+        started = {
+            way: stack.enter_context(
+                subprocess.Popen([*command, way, *words], cwd=ROOT, stdin=-1, stdout=-1, text=True)
+            )
+            for way in ways
+        }
+        count = max(int(process.stdout.readline()) for process in started.values())  # type: ignore[union-attr]
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for round_ in range(rounds + 1):
+            for way, process in started.items():
+                print("go", file=process.stdin, flush=True)
+                seconds = float(process.stdout.readline())  # type: ignore[union-attr]
+                if round_:
+                    times[way].append(seconds)
+        for process in started.values():
+            process.stdin.close()  # type: ignore[union-attr]
+    return count, times
+
+
+def _ratio(times: dict[str, list[float]], one: str, other: str) -> float:
+    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
+
+def levels(rounds: int) -> None:
+    """What level `portable` costs: recorded epochs of every model, by the clock, at one thread."""
+    from bench_steps import CAPPED, LEVELS, MODELS
+
+    base, ratios = LEVELS[0], []
+    wide = "avx512f" in Path("/proc/cpuinfo").read_text()
+    for model in MODELS:
+        count, times = _epochs(model, LEVELS if wide else LEVELS[:-1], rounds, "--wall")
+        show(f"level portable, {model}", times, base, 1e3 / count, "ms/step")
+        ratios.append(_ratio(times, "portable", base))
+        print(
+            f"guard: {_ratio(times, 'portable', 'portable, no guard'):.3f}; two workers against one: {_ratio(times, 'portable, 2 workers', 'portable'):.3f}"
+        )
+    print(
+        f"\nportable / seeded under {CAPPED}: geometric mean {statistics.geometric_mean(ratios):.3f}, most {max(ratios):.3f}"
+    )
+
+
+def checkpoints(rounds: int) -> None:
+    """What a checkpoint at the end of every epoch costs the default run, whole trainings in turns; and what one takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "experiment.train", f"paths.runs={folder}", "machine.resume=never"]
+
+        def train(*words: str) -> Callable[[], object]:
+            return lambda: subprocess.run([*command, *words], cwd=ROOT, capture_output=True, check=True)
+
+        ways = {
+            "no checkpoints": train("machine.checkpoints=0"),
+            "every epoch": train("machine.checkpoints=0.9"),
+            "at most 3% of the time": train(),
+        }
+        show("checkpoints, the default run of 20 epochs", interleaved(ways, rounds), "no checkpoints")
+
+
+def ranks(rounds: int) -> None:
+    """Steps of the 10-million-parameter model on two ranks: gradients added in the fixed tree, against DistributedDataParallel."""
+    from bench_ranks import main
+
+    main(rounds)
+
+
+def fingerprint(rounds: int) -> None:
+    """How fast parameters are digested, against reading the same memory, one core."""
+    import numpy as np
+    import xxhash
+
+    data = np.arange(2**24, dtype=np.float32)  # 64 MiB, more than any cache
+    ways = {
+        "reading (np.max)": lambda: data.max(),
+        "xxh3_128": lambda: xxhash.xxh3_128_digest(data),
+        "sha256": lambda: hashlib.sha256(data).digest(),
+    }
+    times = interleaved(ways, rounds)
+    show("fingerprint of 64 MiB", times, "reading (np.max)")
+    print(f"xxh3_128 reads at {_ratio(times, 'reading (np.max)', 'xxh3_128'):.2f} of the rate of memory")
 
 
 def repeat(rounds: int) -> None:
@@ -134,7 +203,9 @@ def drift(_rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    parts: dict[str, Callable[[int], None]] = {"start": start, "steps": steps, "repeat": repeat, "drift": drift}
+    parts: dict[str, Callable[[int], None]] = {
+        f.__name__: f for f in (start, steps, levels, checkpoints, ranks, fingerprint, repeat, drift)
+    }
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     parser.add_argument("part", nargs="*", default=list(parts), help=f"any of: {', '.join(parts)} (default: all)")
     parser.add_argument("-n", type=int, default=9, metavar="ROUNDS", help="rounds of each comparison (default: 9)")

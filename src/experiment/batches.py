@@ -4,7 +4,7 @@ Both ways give the same samples in the same order with the same bits.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,21 @@ from experiment.data import Data
 from verbatim.errors import VerbatimError
 
 
-def choose_device(name: str, key: str) -> torch.device:
-    """`auto` is the GPU where there is one. `cuda` without one is an error: nothing falls back silently."""
+def choose_device(name: str, key: str, number: int = 0) -> torch.device:
+    """`auto` is the GPU where there is one. `cuda` without one is an error: nothing falls back silently. `number`: of this machine's."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise VerbatimError(
             key, expected="a GPU that torch can use", found=f"none (torch {torch.__version__})",
             then=f"add {key}=cpu, or run `nvidia-smi` and `nox -s env -- cuda`",
         )  # fmt: skip
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", number % torch.cuda.device_count())
+
+
+Batch = tuple[Tensor, Tensor, Tensor]  # indices into the split, x, y
+Cut = Callable[[int], list[slice]]  # of the number of samples in a batch
 
 
 class Batches:
@@ -38,18 +44,33 @@ class Batches:
     def size(self, split: str) -> int:
         return len(self._data.splits[split])
 
-    def epoch(self, split: str, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(indices, x, y), shuffled by a generator of its own, so that the order depends on seed and epoch alone."""
+    def epoch(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        cut: Cut = lambda count: [slice(0, count)],
+        skip: int = 0,
+    ) -> Iterator[tuple[Tensor, list[Batch | None]]]:
+        """The indices of each batch, and the shards of it that `cut` says are ours (None: an empty one); `skip` batches are left out.
+
+        Shuffled by a generator of its own, so that the order depends on seed and epoch alone.
+        """
         drawn_from = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()[:8]
         generator = torch.Generator().manual_seed(int.from_bytes(drawn_from, "little") >> 1)
         order = torch.randperm(self.size(split), generator=generator)
-        yield from self._take(split, torch.split(order, batch_size))
+        whole = torch.split(order, batch_size)[skip:]
+        shards = [[batch[part] for part in cut(len(batch))] for batch in whole]
+        ours = self._take(split, [shard for batch in shards for shard in batch if len(shard)])
+        for batch, cuts in zip(whole, shards, strict=True):
+            yield batch, [next(ours) if len(shard) else None for shard in cuts]
 
-    def in_order(self, split: str, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for _, x, y in self._take(split, torch.split(torch.arange(self.size(split)), batch_size)):
-            yield x, y
+    def in_order(self, split: str, batch_size: int) -> Iterator[Batch]:
+        return self._take(split, torch.split(torch.arange(self.size(split)), batch_size))
 
-    def _take(self, split: str, batches: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _take(self, split: str, batches: Sequence[Tensor]) -> Iterator[Batch]:
         if self._in_memory:
             images, labels = self._load(split)
             for indices in batches:

@@ -7,10 +7,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiment import schema
-from verbatim import app, determinism, digest, ledger, record, settings
+from verbatim import app, determinism, digest, folders, ledger, record, settings
 from verbatim.errors import VerbatimError
 from verbatim.progress import Progress
-from verbatim.recorder import ROOT, runs_folder
 
 schema.register()
 
@@ -19,15 +18,20 @@ schema.register()
 @app.task
 def main(config: DictConfig) -> None:
     settings.check(config)
-    runs = runs_folder(config.paths.runs)
-    folder = ledger.latest(runs) if config.run == "latest" else ledger.find(config.run, runs, ROOT)
+    runs = folders.runs_folder(config.paths.runs)
+    folder = ledger.latest(runs) if config.run == "latest" else ledger.find(config.run, runs, folders.ROOT)
     recorded = record.read(folder)
     trained = OmegaConf.create(recorded.config)
     trained.paths = config.paths  # where things lie is this machine's business
-    wanted = determinism.Determinism(level=recorded.level, threads=trained.determinism.threads)
+    wanted = determinism.Determinism(
+        level=recorded.level,
+        threads=trained.determinism.threads,
+        unlisted=OmegaConf.select(trained, "determinism.unlisted", default="refuse"),
+        workers=determinism.cores(),
+    )
     determinism.set_variables(wanted)
     data = hydra.utils.instantiate(trained.data, fingerprint=recorded.data["fingerprint"])
-    determinism.set_switches(wanted, recorded.seed)
+    determinism.set_switches(wanted, recorded.seed, lambda _: None)
 
     from experiment import trainer
     from experiment.batches import Batches, choose_device

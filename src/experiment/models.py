@@ -4,6 +4,8 @@ Each takes `shape`, the (channels, height, width) of an image, and `classes`, th
 
     loss(x, y)   x (B, C, H, W) float32 in [0, 1], y (B,) int64 → the mean loss of the batch (scalar), and what it predicts (B, …)
     score        the name of the metric that `correct` counts, or None
+
+Draws are keyed by the sample (`verbatim.keyed`), so that they do not depend on the batch, shard or rank that it is in.
 """
 
 from itertools import pairwise
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from verbatim import keyed
 from verbatim.errors import VerbatimError
 
 Shape = tuple[int, int, int]
@@ -27,6 +30,15 @@ class Classifier(nn.Module):
         return functional.cross_entropy(logits, y), logits
 
 
+class Dropout(nn.Module):
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return keyed.dropout(x, self.rate) if self.training else x
+
+
 class Mlp(Classifier):
     def __init__(self, shape: Shape, classes: int, hidden: list[int], dropout: float) -> None:
         super().__init__()
@@ -34,7 +46,7 @@ class Mlp(Classifier):
         widths = [c * h * w, *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for n_in, n_out in pairwise(widths):
-            layers += [nn.Linear(n_in, n_out), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
+            layers += [nn.Linear(n_in, n_out), nn.ReLU(), *([Dropout(dropout)] if dropout else [])]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +60,9 @@ class Cnn(Classifier):
     (channels_last): convolutions and maxima take 0.75 of the time on a CPU.
     """
 
-    def __init__(self, shape: Shape, classes: int, channels: list[int], dropout: float) -> None:
+    def __init__(
+        self, shape: Shape, classes: int, channels: list[int], dropout: float, batch_norm: bool = False
+    ) -> None:
         super().__init__()
         smallest = min(shape[1:])
         if 2 ** len(channels) > smallest:
@@ -59,9 +73,10 @@ class Cnn(Classifier):
         widths = [shape[0], *channels]
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(widths):
-            layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+            norm = [nn.BatchNorm2d(n_out)] if batch_norm else []
+            layers += [nn.Conv2d(n_in, n_out, 3, padding=1), *norm, nn.MaxPool2d(2), nn.ReLU()]
         self.features = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(widths[-1], classes)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -101,17 +116,21 @@ class Block(nn.Module):
         self.heads, self.rate = heads, dropout
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(dropout)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), Dropout(dropout))
 
     def forward(self, t: Tensor) -> Tensor:
         b, n, d = t.shape
         q, k, v = (
             self.qkv(self.norm1(t)).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         )  # (B, heads, T, d)
-        rate = self.rate if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate).transpose(1, 2).reshape(b, n, d)
+        if self.training and self.rate:
+            weights = keyed.dropout(
+                (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5).softmax(-1), self.rate
+            )  # (B, heads, T, T)
+            mixed = weights @ v
+        else:
+            mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = mixed.transpose(1, 2).reshape(b, n, d)
         t = t + self.out(mixed)
         return t + self.mlp(self.norm2(t))  # type: ignore[no-any-return]
 
@@ -151,7 +170,7 @@ class Vae(nn.Module):
         """x (B, C, H, W) → decoder logits (B, x_dim), posterior mean and log-variance (B, latent_dim)."""
         h = self.encoder(x)
         mean, log_variance = self.mean(h), self.log_variance(h)
-        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        z = mean + keyed.normal_like(mean) * (0.5 * log_variance).exp()
         return self.decoder(z), mean, log_variance
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,6 +67,7 @@ class Mlp:
 class Cnn:
     _target_: str = "experiment.models.Cnn"
     channels: list[int] = number([32, 64], least=1)
+    batch_norm: bool = False
     dropout: float = number(0.0, least=0, below=1)
 
 
@@ -119,7 +120,12 @@ class Adam(Optimizer):
 class Trainer:
     epochs: int = number(20, least=1)
     batch_size: int = number(64, least=1)
-    accumulate: int = number(1, least=1)  # parts in which a batch goes through the model
+    accumulate: int = number(1, least=1)  # parts in which a batch (or a shard of it) goes through the model
+    shards: int = number(1, least=1)  # pieces of a batch, a power of two, that up to as many ranks share out
+    parallel: str = choice(
+        "tree", "tree", "ddp"
+    )  # ddp: DistributedDataParallel, whose bits depend on the number of ranks
+    ranks: int | None = number(None, least=1)  # for ddp alone: how many; part of the recipe
     clip_norm: float | None = number(None, above=0)
     schedule: str = choice("constant", "constant", "cosine")
     warmup_steps: int = number(0, least=0)
@@ -133,8 +139,21 @@ class Trainer:
 
 @dataclass
 class Determinism:
-    level: str = choice("exact", "seeded", "exact")
+    level: str = choice("exact", "seeded", "exact", "portable")
     threads: int = number(1, least=1)
+    unlisted: str = choice("refuse", "refuse", "warn")  # at level portable: an operator that the level does not cover
+
+
+@dataclass
+class Machine:
+    """How this machine makes a run. Like `paths` no part of the recipe: it reaches no bit."""
+
+    workers: int | None = number(
+        None, least=1
+    )  # threads that share out large matrix products at level portable; null: the cores
+    ranks: int = number(1, least=1)  # processes that share out the shards of a batch, started by torchrun
+    resume: str = "auto"  # go on with an unfinished run of the recipe: auto, never, or that run's name
+    checkpoints: float = number(0.03, least=0, below=1)  # the part of the time that checkpoints may take; 0: none
 
 
 @dataclass
@@ -144,7 +163,7 @@ class Trace:
 
 @dataclass
 class Paths:
-    """Where things lie on this machine. The one part of the configuration that is not part of the recipe."""
+    """Where things lie on this machine. With `machine` the one part of the configuration that is not part of the recipe."""
 
     runs: str = "runs"
     data: str = MISSING
@@ -161,6 +180,7 @@ class Train:
     determinism: Determinism = field(default_factory=Determinism)
     trace: Trace = field(default_factory=Trace)
     paths: Paths = field(default_factory=Paths)
+    machine: Machine = field(default_factory=Machine)
 
 
 @dataclass

@@ -5,11 +5,11 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import verbatim
 from experiment import schema
-from verbatim import app, settings
+from verbatim import app, ranks, settings, spawn
 from verbatim.recorder import Run
 
 schema.register()
@@ -20,6 +20,7 @@ schema.register()
 def main(config: DictConfig) -> float:
     """Returns the best epoch's validation value of `trainer.monitor`: what a sweep would optimise, never the test's."""
     settings.check(config)
+    spawn.ranks(ranks_of(config))
     overrides = list(HydraConfig.get().overrides.task)
     with verbatim.run(config, overrides) as run:
         data = hydra.utils.instantiate(config.data)
@@ -27,7 +28,7 @@ def main(config: DictConfig) -> float:
         from experiment import trainer
         from experiment.batches import Batches, choose_device
 
-        device = choose_device(config.trainer.device, "trainer.device")
+        device = choose_device(config.trainer.device, "trainer.device", run.ranks.local)
         run.uses(data.fingerprint, data.files, name=data.name, device=str(device))
         model = hydra.utils.instantiate(config.model, shape=data.shape, classes=len(data.classes)).to(device)
         optimizer = hydra.utils.instantiate(config.optimizer)(model.parameters())
@@ -42,6 +43,15 @@ def main(config: DictConfig) -> float:
         outcome = run.finish(model.state_dict(), **metrics, **best, predictions=predictions)
     show(run, metrics, best, outcome)
     return float(best[f"validation_{config.trainer.monitor}"])
+
+
+def ranks_of(config: DictConfig) -> int:
+    """How many processes this machine starts for the run; a recorded configuration, made again, has no `machine`."""
+    if config.trainer.parallel == "ddp":
+        return config.trainer.ranks or 1
+    number = OmegaConf.select(config, "machine.ranks", default=1)
+    ranks.refuse_shards(config.trainer.shards, number)
+    return int(number)
 
 
 def show(run: Run, metrics: dict[str, float], best: dict[str, Any], outcome: str) -> None:

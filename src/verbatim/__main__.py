@@ -19,6 +19,7 @@ COMMANDS = {
     "sbom": ("verbatim.sbom", "list what is shipped, and its licences"),
     "build": ("verbatim.image", "build an image"),
     "image_diff": ("verbatim.image_digest", "name what differs between two images"),
+    "portability": ("verbatim.portable.proof", "prove the level `portable` here, and on emulated CPUs"),
     "devcontainer": ("verbatim.devcontainer", "write the devcontainer.json files, or check them"),
     "doctor": ("verbatim.doctor", "what is here against what is pinned"),
     "in_image": ("verbatim.container", "train or evaluate in an image"),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from verbatim import determinism
 from verbatim.errors import Interrupted, VerbatimError, mendable
+from verbatim.ranks import LostError
 
 T = TypeVar("T")
 _composed: list[Any] = []
@@ -63,6 +64,9 @@ def run(main: Callable[[], Any]) -> None:
 
 
 def _refuse(error: VerbatimError) -> int:
+    """Of several ranks that have lost another, the first says so."""
+    if isinstance(error, LostError) and os.environ.get("RANK", "0") != "0":
+        return 2
     from verbatim.progress import console
 
     console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)

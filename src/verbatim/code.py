@@ -27,7 +27,7 @@ class Code:
 
 
 def capture(root: Path, run_id: str) -> Code:
-    """Write the working tree around `root` into git's object store and keep it under `refs/verbatim/<run_id>`.
+    """Write the working tree around `root` into git's object store and keep it under `refs/verbatim/<run_id>` (not without an id).
 
     Ignored files stay out. Where git can't answer, the reason is in the result: a run is never stopped for it.
     An image holds no repository: there the code is what its build captured, as `VERBATIM_CODE` says.
@@ -69,6 +69,8 @@ def _capture(root: Path, run_id: str) -> Code:
         dirty = git(top, "rev-parse", "HEAD^{tree}") != tree
     except subprocess.CalledProcessError:  # no commit yet
         head, dirty = "", True
+    if not run_id:
+        return Code(tree=tree, head=head, dirty=dirty)
     parent = ["-p", head] if head else []
     made = commit(top, tree, parent, f"The code of run {run_id}")
     ref = REFS + run_id

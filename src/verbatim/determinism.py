@@ -4,7 +4,8 @@ A level is what the record claims. It is never lowered silently: what can't be h
 
 seeded    every generator seeded, the thread count fixed. Operators may still pick an algorithm by timing (on GPUs).
 exact     the same bits on the same kind of machine: nothing is picked by timing, operators that cannot repeat are refused.
-portable  the same bits on any supported machine; not built yet, and refused by name.
+portable  the same bits on any x86-64 CPU with AVX2 and FMA: what differs between CPUs is capped or rerouted, and an operator that
+          nobody has compared is refused (`verbatim.portable`).
 
 Sources: https://docs.pytorch.org/docs/stable/notes/randomness.html, CUDA's cuBLAS page on `CUBLAS_WORKSPACE_CONFIG`.
 """
@@ -13,40 +14,57 @@ import gc
 import os
 import random
 import sys
+import types
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from verbatim import allocator, eager
+from verbatim import allocator, eager, portable
 from verbatim.errors import VerbatimError
 
-LEVELS = ("seeded", "exact")
+LEVELS = ("seeded", "exact", "portable")
 
 # Read once, when a library loads: a record lists each, set by us or by the user.
 PROCESS_VARIABLES = (
-    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "MKL_CBWR", "MKL_DYNAMIC", "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE",
-    "OMP_DYNAMIC", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED",
+    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "GLIBC_TUNABLES", "MKL_CBWR", "MKL_DYNAMIC", "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_NUM_THREADS", "NPY_DISABLE_CPU_FEATURES", "NVIDIA_TF32_OVERRIDE", "OMP_DYNAMIC", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", *portable.ABSENT,
 )  # fmt: skip
+# Launchers set these, and the recipe has the last word. Any other that says otherwise was set by a person, who is asked.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_DYNAMIC", "MKL_DYNAMIC")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Determinism:
-    """`threads` is part of the recipe: another count cuts sums elsewhere and changes the bits of most layers."""
+    """`threads` is part of the recipe: another count cuts sums elsewhere and changes the bits of most layers. `workers`, which share
+    out large matrix products at level `portable`, change nothing and are no part of it. `unlisted`: `refuse` or `warn`."""
 
     level: str
     threads: int
+    unlisted: str = "refuse"
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise VerbatimError(
                 "determinism.level", expected=" or ".join(LEVELS), found=self.level, then="choose determinism=exact"
             )
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if self.threads > cores:  # measured 12 to 48 times slower, and a sign of a recipe made for another machine
+        available = cores()
+        if self.threads > available:  # measured 12 to 48 times slower, and a sign of a recipe made for another machine
             raise VerbatimError(
                 "determinism.threads",
-                expected=f"at most {cores}, the cores that this process may use",
+                expected=f"at most {available}, the cores that this process may use",
                 found=self.threads,
-                then=f"add determinism.threads={cores} (another thread count gives other bits: it is part of the recipe)",
+                then=f"add determinism.threads={available} (another thread count gives other bits: it is part of the recipe)",
             )
+        if self.level == "portable":
+            portable.refuse_machine()
+            if self.threads not in portable.THREADS:
+                raise VerbatimError("determinism.threads", expected=f"one of {', '.join(map(str, portable.THREADS))} at level portable", found=self.threads)  # fmt: skip
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fix_hash_seed() -> None:
@@ -70,6 +88,8 @@ def variables(settings: Determinism) -> dict[str, str]:
         "OMP_DYNAMIC": "FALSE",
         "MKL_DYNAMIC": "FALSE",
     }
+    if settings.level == "portable":
+        wanted |= portable.VARIABLES
     if settings.level == "exact":
         # cuBLAS repeats its bits only with a fixed workspace; two buffers of 4 MiB are the documented choice.
         wanted["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
@@ -79,20 +99,51 @@ def variables(settings: Determinism) -> dict[str, str]:
 def set_variables(settings: Determinism) -> None:
     """Set the process variables. Torch must not be loaded, or must have been loaded under these very values."""
     wanted = variables(settings)
+    _refuse_contradictions(settings.level, wanted)
     wrong = {name: os.environ.get(name) for name, value in wanted.items() if os.environ.get(name) != value}
     if wrong and "torch" in sys.modules:
         name = min(wrong)
+        by = importer("torch")
         raise VerbatimError(
             f"determinism={settings.level}",
             expected=f"{name}={wanted[name]} before torch is imported",
-            found=f"torch imported already, under {name}={wrong[name]}",
+            found=f"torch imported already{by and f' by {by}'}, under {name}={wrong[name]}",
             then="import torch inside `with verbatim.run(config)`, or in the functions that it calls",
         )
     os.environ.update(wanted)
+    if settings.level == "portable":
+        portable.refuse_cpu()
 
 
-def set_switches(settings: Determinism, seed: int) -> None:
-    """Seed every generator and set torch's switches. Imports torch (about 1.3 s)."""
+def _refuse_contradictions(level: str, wanted: dict[str, str]) -> None:
+    """What a person exported and what the level needs are not the same: neither is taken silently."""
+    absent = dict.fromkeys(portable.ABSENT if level == "portable" else ())
+    for name, value in ({k: v for k, v in wanted.items() if k not in THREAD_VARIABLES} | absent).items():
+        if name in os.environ and os.environ[name] != value:
+            expected = f"{name}={value}, or nothing" if value else f"no {name}"
+            raise VerbatimError(
+                f"determinism={level}", expected=expected, found=f"{name}={os.environ[name]}", then=f"unset {name}"
+            )
+
+
+def importer(package: str) -> str:
+    """The first module that holds the package or something of it, and its file; empty where only functions import it."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] != package and any(_is_of(package, value) for value in list(vars(module).values())):
+            return f"{name} ({getattr(module, '__file__', None) or 'typed in'})"
+    return ""
+
+
+def _is_of(package: str, value: object) -> bool:
+    name = (
+        value.__name__ if isinstance(value, types.ModuleType) else value.__module__ if isinstance(value, type) else ""
+    )
+    return str(name).partition(".")[0] == package
+
+
+def set_switches(settings: Determinism, seed: int, note: Callable[[str], None] | None = None) -> None:
+    """Seed every generator and set torch's switches. Imports torch (about 1.3 s). `note` is told of each unlisted operator, where
+    `determinism.unlisted` is `warn`."""
     allocator.keep_freed_memory()
     gc.disable()  # the collector finds nothing in a million objects that stay: 0.1 s of the import
     import torch
@@ -106,7 +157,7 @@ def set_switches(settings: Determinism, seed: int) -> None:
     torch.manual_seed(seed)  # seeds every GPU as well
     if torch.get_num_threads() != settings.threads:
         torch.set_num_threads(settings.threads)
-    exact = settings.level == "exact"
+    exact = settings.level != "seeded"
     # Raises where an operator has no repeatable form. Costs nothing measurable on CPU (0.96 to 1.03 of the step).
     eager.use_deterministic_algorithms(exact)
     # cuDNN's autotuner picks an algorithm by timing: another pick, other bits.
@@ -115,3 +166,5 @@ def set_switches(settings: Determinism, seed: int) -> None:
     # TF32 rounds inputs to 10 bits; off so that the level does not depend on the GPU's generation.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    if settings.level == "portable":
+        portable.install(settings.workers, settings.threads, note if settings.unlisted == "warn" else None)

@@ -20,6 +20,9 @@ NAME = "torch._dynamo"
 class _StandIn(types.ModuleType):
     """Eager answers; `__getattr__` is reached for every other name."""
 
+    # torch.distributed asks for this when ranks join; what is not loaded has nothing to clear.
+    trace_rules = types.SimpleNamespace(clear_lru_cache=lambda: None)
+
     def graph_break(self, msg: str = "") -> None: ...
 
     def disable(self, fn: Callable[..., Any], recursive: bool = True, **_: Any) -> Callable[..., Any]:

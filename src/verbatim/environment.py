@@ -87,6 +87,15 @@ def describe(root: Path) -> dict[str, Any]:
         "lock": locked,
         "distributions": dict(sorted(installed.items())),
         "image": _image(),
+        **describe_machine(),
+        "host": platform.node(),
+        "process": {"pid": os.getpid(), "started_ticks": started_ticks(os.getpid())},
+        "variables": {name: os.environ[name] for name in determinism.PROCESS_VARIABLES if name in os.environ},
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    return {
         "os": {
             "name": _os_name(),
             "kernel": platform.release(),
@@ -94,16 +103,15 @@ def describe(root: Path) -> dict[str, Any]:
             "libc": "-".join(platform.libc_ver()),
         },
         "cpu": _cpu(),
-        "host": platform.node(),
-        "process": {"pid": os.getpid(), "started_ticks": started_ticks(os.getpid())},
-        "variables": {name: os.environ[name] for name in determinism.PROCESS_VARIABLES if name in os.environ},
     }
 
 
-def describe_torch(device: str = "cpu") -> dict[str, Any]:
-    """What only torch knows: its build, its threads, the GPU in use, the numerics probe. Imports torch."""
+def describe_torch(device: str = "cpu", level: str = "exact") -> dict[str, Any]:
+    """What only torch knows: its build, its threads, the GPU in use, the numerics probe (the level's own, where it has one).
+    Imports torch."""
     import torch
 
+    from verbatim.portable import witnesses
     from verbatim.probe import probe
 
     gpu = None
@@ -124,7 +132,7 @@ def describe_torch(device: str = "cpu") -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": device,
         "gpu": gpu,
-        "probe": probe(),
+        "probe": witnesses.probe(torch.get_num_threads()) if level == "portable" else probe(),
     }
 
 

@@ -23,15 +23,16 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class Progress:
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
         self.console = console()
+        self.console.quiet = silent
         self._bar: Bar | None = None
         self._drawn = 0.0
         self._samples = 0
         self._text = ""
 
-    def start(self, steps: int) -> None:
-        """`steps`: how many there will be at most."""
+    def start(self, steps: int, done: int = 0) -> None:
+        """`steps`: how many there will be at most; `done`: of these, by an earlier start of the run."""
         self._began = self._drawn = time.monotonic()
         self._steps = steps
         if self.console.is_terminal:
@@ -43,7 +44,7 @@ class Progress:
                 TextColumn("{task.fields[says]}"),
             )
             self._bar = Bar(*columns, console=self.console, auto_refresh=False, transient=True)
-            self._task = self._bar.add_task("train", total=steps, says="")
+            self._task = self._bar.add_task("train", total=steps, completed=done, says="")
             self._bar.start()
 
     def step(self, step: int, samples: int, loss: float) -> None:

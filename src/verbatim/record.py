@@ -53,8 +53,24 @@ class Record:
     metrics: dict[str, Any] = field(default_factory=dict)
     trace: dict[str, Any] = field(default_factory=dict)
     weights: str = ""
+    unlisted: list[str] = field(
+        default_factory=list
+    )  # operators that level portable does not cover, where it was told to go on
+    resumed: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # earlier starts of a run that went on, and how each ended
     files: dict[str, str] = field(default_factory=dict)  # name in the run folder → digest
     wall_s: float = 0.0
+
+    @property
+    def recipe_parts(self) -> dict[str, str]:
+        """What the recipe is made of, by name; empty where it is not known yet."""
+        return {
+            "code": self.code.get("tree", ""),
+            "lock": self.lock.get("digest", ""),
+            "data": self.data.get("fingerprint", ""),
+            "configuration": digest.of_value([self.recipe_config, self.level, self.seed]),
+        }
 
     @property
     def recipe(self) -> str:
@@ -63,6 +79,11 @@ class Record:
         if not all(parts):
             return ""
         return digest.of_value([*parts, self.recipe_config, self.level, self.seed])
+
+    @property
+    def claim(self) -> str:
+        """The level that the outcome may claim: lower than asked where operators ran that the level does not cover."""
+        return "exact" if self.unlisted else self.level
 
     @property
     def outcome(self) -> str:
@@ -79,6 +100,7 @@ def statement(record: Record) -> dict[str, Any]:
     annotations = {
         "state": record.state, "reason": record.reason, "recipe": record.recipe, "outcome": record.outcome,
         "metrics": record.metrics, "trace": record.trace, "weights": record.weights, "wall_s": record.wall_s,
+        "claim": record.claim, "unlisted": record.unlisted, "resumed": record.resumed,
     }  # fmt: skip
     return {
         "_type": "https://in-toto.io/Statement/v1",
@@ -191,6 +213,7 @@ def _from_statement(value: dict[str, Any]) -> Record:
         finished=details["metadata"].get("finishedOn", ""), command=inner["command"], environment=inner["environment"],
         **{name: given[name] for name in ("config", "recipe_config", "overrides", "level", "seed")},
         **{name: outcome[name] for name in ("state", "reason", "metrics", "trace", "weights", "wall_s")},
+        **{name: outcome.get(name, []) for name in ("unlisted", "resumed")},
         **{name: parts[name] for name in ("code", "lock", "data")},
         files={s["name"]: f"sha256:{s['digest']['sha256']}" for s in value["subject"] if s["name"] != "recipe"},
     )  # fmt: skip

@@ -2,73 +2,109 @@
 
     with verbatim.run(config) as run:              claims a folder, starts the record, sets determinism, loads torch
         run.uses(data.fingerprint, data.files)     completes the recipe, before the first step
+        run.keeps(model=model, optimizer=optimizer)    goes on from the last checkpoint of an unfinished run of this recipe
         run.trace(step, batch, loss)               one row per step
+        run.checkpoint()                           when one is due; and before the run ends that was asked to
         run.save("model.safetensors", state)
         run.finish(state, accuracy=0.97)           seals the record
 
-`config` has `seed`, `determinism.level`, `determinism.threads`, `paths.runs` and `trace.parameters_every`; the rest is its own.
+`config` has `seed`, `determinism.level`, `determinism.threads`, `paths.runs` and `trace.parameters_every`; the rest is its own. What it
+says of `machine` (`workers`, `resume`, `checkpoints`) reaches no bit and is no part of the recipe.
 Leaving the block without `finish` seals the record as `failed` or `interrupted`, with the reason; Ctrl-C and SIGTERM are seen to.
+Of several ranks, the first alone writes.
 """
 
 import errno
 import math
 import os
-import secrets
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from verbatim import code, curves, determinism, digest, environment, record, trace
+from verbatim import (
+    checkpoint,
+    code,
+    curves,
+    determinism,
+    digest,
+    environment,
+    epochs,
+    folders,
+    generators,
+    portable,
+    record,
+    resume,
+    settings,
+    trace,
+)
+from verbatim.ending import Ending
 from verbatim.errors import Interrupted, VerbatimError, mendable
+from verbatim.folders import ROOT
 from verbatim.progress import Progress
+from verbatim.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
 RESERVE = ".reserve"
 RESERVE_BYTES = 64 * 1024  # freed before sealing, so that a full disk still takes the seal
+TRACE = "trace.bin"
 
 
 class Run:
     """See the module. `folder` is the run's own; everything it writes lies there."""
 
     def __init__(self, config: DictConfig, overrides: Sequence[str] = (), root: Path = ROOT) -> None:
-        self._config, self._root = config, root
-        self._settings = determinism.Determinism(level=config.determinism.level, threads=config.determinism.threads)
+        self._config, self._root, self.ranks = config, root, Ranks()
+        self._settings = determinism.Determinism(
+            level=config.determinism.level,
+            threads=config.determinism.threads,
+            unlisted=OmegaConf.select(config, "determinism.unlisted", default="refuse"),
+            workers=self._machine("workers") or determinism.cores(),
+        )
         self._overrides = list(overrides)
         self._step = -1
-        self._rows: list[dict[str, Any]] = []
+        self._saved: list[str] = []
+        self._kept: dict[str, Any] = {}
         self._trace: trace.Writer | None = None
         self._model: trace.ModelDigest | None = None
+        self._checkpoints: checkpoint.Writer | None = None
+        self._lock: IO[str] | None = None
+        self._epochs = epochs.Epochs()
+        self._ending, self._stop = Ending(), False
         self._every: int = config.trace.parameters_every
-        self.progress = Progress()
+        self.progress = Progress(silent=not self.ranks.first)
+
+    def _machine(self, name: str, default: Any = None) -> Any:
+        return OmegaConf.select(self._config, f"machine.{name}", default=default)
 
     # ---------------------------------------------------------------------------------------------------- begin, end
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
-        self.folder = claim(runs_folder(self._config.paths.runs, self._root))
+        self.folder = self._runs = folders.runs_folder(self._config.paths.runs, self._root)
+        if self.ranks.first:
+            self.folder = folders.claim(self._runs)
+            self._lock = resume.hold(self.folder)
         plain = OmegaConf.to_container(self._config, resolve=True)
         self.record = record.Record(
             run=self.folder.name,
             started=_now(),
             command=list(sys.orig_argv),
             config=plain,  # type: ignore[arg-type]
-            recipe_config=recipe_config(self._config),
+            recipe_config=settings.recipe_config(self._config),
             overrides=self._overrides,
             level=self._settings.level,
             seed=self._config.seed,
         )
-        self._signal = signal.signal(signal.SIGTERM, _interrupt)
+        self._ending.watch()
         try:
             self._begin()
         except BaseException as error:
@@ -77,18 +113,40 @@ class Run:
         return self
 
     def _begin(self) -> None:
-        with (self.folder / RESERVE).open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
-        record.write(self.folder, self.record)  # at once: whatever happens from here on leaves a trace of itself
-        (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self._config, resolve=True))
+        self._reserve()
+        self._write()  # at once: whatever happens from here on leaves a trace of itself
         determinism.set_variables(self._settings)
-        self.record.code = asdict(code.capture(self._root, self.folder.name))
+        self.record.code = asdict(code.capture(self._root, self.record.run if self.ranks.first else ""))
         self.record.environment = environment.describe(self._root)
         self.record.lock = self.record.environment.pop("lock")
+        self._go_on()
+        if self.ranks.first:
+            (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self._config, resolve=True))
+            self._epochs = epochs.Epochs(self.folder)
         self._warn()
-        record.write(self.folder, self.record)
-        self._trace = trace.Writer(self.folder / "trace.bin", parameters_every=self._every)
-        determinism.set_switches(self._settings, self._config.seed)
+        self._write()
+        determinism.set_switches(self._settings, self._config.seed, self._note_unlisted)
+
+    def _reserve(self) -> None:
+        if self.ranks.first:
+            with (self.folder / RESERVE).open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+    def _write(self) -> None:
+        if self.ranks.first:
+            record.write(self.folder, self.record)
+
+    def _go_on(self) -> None:
+        """Where a run of this recipe ended early, it is this run: its folder, its name, its code."""
+        if not self.ranks.first or self.record.code["reason"]:
+            return
+        named = resume.wanted(str(self._machine("resume", resume.AUTO)))
+        if not (found := resume.find(self._runs, self.record, named)):
+            return
+        resume.leave(self.folder, self._root, self.record.code["ref"], self.progress.warn)
+        self.folder, old, self._lock = found
+        self.record = resume.continued(old, self.record, _now())
+        self._reserve()
 
     def _warn(self) -> None:
         if self.record.code["reason"]:
@@ -100,11 +158,14 @@ class Run:
                 f"the environment is not the locked one ({found[0]}, {len(found)} in all): nox -s env makes it"
             )
 
+    def _note_unlisted(self, name: str) -> None:
+        self.record.unlisted.append(name)
+        self.progress.warn(f"{name} is not covered by level portable: the record claims exact")
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self.record.state != "started":
             return
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not break the seal
-            signal.signal(number, signal.SIG_IGN)
+        self._ending.ignore()
         try:
             self.progress.stop()
             at = f" at step {self._step}" if self._step >= 0 else " before the first step"
@@ -116,9 +177,11 @@ class Run:
                     what = str(mend)
                 self._seal("failed", what + at)
             self.progress.say(f"{self.show(self.folder)}: {self.record.state}{at}")
+            if self.ranks.first and checkpoint.found(self.folder):
+                self.progress.say("the same command goes on from its last checkpoint; machine.resume=never starts anew")
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, self._signal)
+            self._ending.restore()
+            self.ranks.leave()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise VerbatimError(
                 error.filename or self.folder, expected="room on the disk", found="none left; what was written before is whole",
@@ -126,6 +189,9 @@ class Run:
             ) from error  # fmt: skip
 
     def _seal(self, state: str, reason: str = "") -> None:
+        self.record.state, self.record.reason = state, reason
+        if not self.ranks.first:
+            return
         (self.folder / RESERVE).unlink(missing_ok=True)
         if self._trace:
             self._trace.close()
@@ -134,36 +200,124 @@ class Run:
                 "rows": self._trace.rows,
                 "parameters_every": self._every,
             }
-        self.record.state, self.record.reason = state, reason
-        self.record.finished, self.record.wall_s = _now(), round(time.monotonic() - self._started, 3)
+        self.record.finished = _now()
+        self.record.wall_s = round(sum(p["wall_s"] for p in self.record.resumed) + time.monotonic() - self._started, 3)
         for path in sorted(self.folder.iterdir()):
             if path.name != record.FILE and path.is_file() and not path.name.startswith("."):
                 self.record.files[path.name] = digest.of_file(path)
         record.write(self.folder, self.record)
+        if state == "sealed":
+            checkpoint.remove(self.folder)
+        (self.folder / resume.LOCK).unlink(missing_ok=True)
 
     # ------------------------------------------------------------------------------------------------ while it trains
 
     def uses(self, fingerprint: str, files: Mapping[str, str], *, name: str = "", device: str = "cpu") -> None:
-        """State the data (and the device), which completes the recipe and the environment. Before the first step."""
+        """State the data (and the device), which completes the recipe and the environment. Before the first step. Ranks find each
+        other here, and must agree."""
+        resume.refuse_other_data(self.record, fingerprint)
+        if self._settings.level == "portable":
+            portable.refuse_device(device)
         self.record.data = {"name": name, "fingerprint": fingerprint, "files": dict(files)}
-        self.record.environment |= environment.describe_torch(device)
-        record.write(self.folder, self.record)
+        self.record.environment |= environment.describe_torch(device, self._settings.level)
+        self.record.environment |= {"ranks": self.ranks.world, "workers": self._settings.workers}
+        resume.refuse_other_bits(self.record)
+        self.ranks.join(device)
+        probe = {} if self._settings.level == "seeded" else {"numerics probe": self.record.environment["probe"]}
+        self.ranks.agree(self.record.recipe_parts | probe)
+        self._write()
 
     def watches(self, parameters: "Mapping[str, Tensor]", buffers: "Mapping[str, Tensor]") -> None:
         """State the tensors whose gradients and values the trace covers, after the last `.to(device)`."""
         self._model = trace.ModelDigest(parameters, buffers)
+
+    def keeps(self, **parts: Any) -> bool:
+        """State what a checkpoint holds, besides every generator's state: each has `state_dict` and `load_state_dict`. Where the run
+        goes on, they are loaded from its last whole checkpoint, and True is returned."""
+        self._kept = parts
+        went_on = self._load()
+        self._start_trace()
+        share = float(self._machine("checkpoints", 0.03)) if resume.wanted("") != resume.NEVER else 0.0
+        if self.ranks.first and share:
+            self._checkpoints = checkpoint.Writer(self.folder, share)
+        self._ending.safe = bool(share)
+        return went_on
+
+    def _start_trace(self) -> None:
+        """Where there is none yet. One that lies there is of a run that left no whole checkpoint, and starts again."""
+        if self.ranks.first and not self._trace:
+            (self.folder / TRACE).unlink(missing_ok=True)
+            self._epochs.go_on([])
+            self._trace = trace.Writer(self.folder / TRACE, parameters_every=self._every)
+
+    def _load(self) -> bool:
+        chosen = checkpoint.newest_whole(self.folder, self.progress.warn) if self.record.resumed else None
+        data = self.ranks.broadcast_bytes(chosen[1] if chosen else b"")
+        if not data:
+            return False
+        state = checkpoint.decode(data)
+        if state["recipe"] != self.record.recipe:
+            raise VerbatimError(self.folder / checkpoint.FOLDER, expected=f"a checkpoint of recipe {digest.short(self.record.recipe)}", found=f"one of {digest.short(state['recipe'])}", then="add machine.resume=never")  # fmt: skip
+        for name, part in self._kept.items():
+            part.load_state_dict(state["kept"][name])
+        generators.restore(state["generators"])
+        self._saved, self._step = state["saved"], state["step"]
+        self.record.unlisted = state["unlisted"]
+        if self.ranks.first:
+            self._trace = trace.Writer.go_on(self.folder / TRACE, **state["trace"])
+            checkpoint.restore_saved(self.folder, state["step"], self._saved)
+            self._epochs.go_on(state["rows"])
+            part = self.record.resumed[-1]
+            part["went_on_after_step"] = self._step
+            self._write()
+            self.progress.say(
+                f"{self.show(self.folder)}: goes on after step {self._step} ({part['ended']}); machine.resume=never starts anew"
+            )
+        return True
+
+    def together(self, *mine: float) -> list[float]:
+        """Numbers of each rank, in the order of the ranks. Whether one was asked to end goes along: all end after the same step."""
+        if self.ranks.world == 1:
+            return list(mine)
+        import torch
+
+        said = torch.tensor([*mine, self._ending.asked], dtype=torch.float64)
+        rows = self.ranks.gather(said).view(self.ranks.world, -1)
+        self._stop = self._stop or bool(rows[:, -1].any())
+        return [float(x) for x in rows[:, :-1].reshape(-1)]
+
+    def checkpoint(self, *, epoch: bool = False) -> None:
+        """Where training can go on from: after a step, or (`epoch`) between two epochs. Most calls return at once: a checkpoint is due
+        when those before took less than `machine.checkpoints` of the time, and within an epoch once a minute."""
+        stop = self._stop if self.ranks.world > 1 else self._ending.asked
+        if self._checkpoints and (stop or self._checkpoints.due(epoch=epoch)):
+            self._checkpoints.write(self._step, self._state(), self._saved, flush=stop)
+        if stop:
+            raise Interrupted
+
+    def _state(self) -> dict[str, Any]:
+        assert self._trace  # noqa: S101 — the first rank's, since `keeps`
+        return {
+            "recipe": self.record.recipe, "step": self._step, "rows": self._epochs.rows, "saved": self._saved,
+            "unlisted": self.record.unlisted, "trace": {"rows": self._trace.rows, "digest": self._trace.digest},
+            "generators": generators.states(), "kept": {name: part.state_dict() for name, part in self._kept.items()},
+        }  # fmt: skip
 
     def trace(self, step: int, batch: Any, loss: float) -> None:
         """Write the row of one step, after the optimizer's update. `batch`: the sample indices, int64 (B,).
 
         A loss that is not finite ends the run: what follows it is noise.
         """
-        if not self._trace or not self._model:
+        if not self._model:
             raise VerbatimError("run.trace", expected="run.watches(parameters, buffers) before it", found="no model")
+        self._start_trace()
         self._step = step
         all_ = self._every > 0 and step % self._every == 0
         state = self._model.state() if all_ else trace.NOT_TAKEN
-        self._trace.append(step, loss, trace.of_indices(batch), self._model.gradient(all_=all_), state)
+        if all_ and self.ranks.world > 1:
+            self.ranks.agree({f"parameters after step {step}": state.hex()})
+        if self._trace:
+            self._trace.append(step, loss, trace.of_indices(batch), self._model.gradient(all_=all_), state)
         if not math.isfinite(loss):
             raise VerbatimError(
                 f"the loss of step {step}", expected="a finite number", found=loss,
@@ -172,73 +326,43 @@ class Run:
 
     def epoch(self, **values: float) -> None:
         """Add a row to `epochs.csv`, one column per value; the columns are those of the first row."""
-        path = self.folder / "epochs.csv"
-        head = "" if self._rows else ",".join(values) + "\n"
-        with path.open("a") as file:
-            file.write(head + ",".join(repr(v) for v in values.values()) + "\n")
-        self._rows.append(values)
+        self._epochs.add(values)
 
     def save(self, name: str, state: "Mapping[str, Tensor]") -> Path:
         """Write tensors as safetensors, in one step: a reader finds the old file or the new one, whole."""
-        from safetensors.torch import save
-
         path = self.folder / name
-        record.write_atomically(path, save({key: tensor.contiguous() for key, tensor in state.items()}))
+        if self.ranks.first:
+            from safetensors.torch import save
+
+            record.write_atomically(path, save({key: tensor.contiguous() for key, tensor in state.items()}))
+            self._saved += [name] if name not in self._saved else []
         return path
+
+    def load(self, name: str) -> "dict[str, Tensor]":
+        """What `save` wrote, on every rank."""
+        from safetensors.torch import load
+
+        return load(self.ranks.broadcast_bytes((self.folder / name).read_bytes() if self.ranks.first else b""))
 
     def finish(self, state: "Mapping[str, Tensor]", **metrics: float | str) -> str:
         """Seal the record: `state` is the model that the run gives, `metrics` what it is worth. Returns the outcome's digest."""
         for name, value in metrics.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise VerbatimError(name, expected="a finite number", found=value, then="lower optimizer.lr")
+        if self._settings.level == "portable" and (late := portable.came_later()):
+            raise VerbatimError("determinism=portable", expected="operators that were there when the run began", found=f"{late[0]}, of an extension loaded later", then="load it before the run, or choose determinism=exact")  # fmt: skip
         self.progress.stop()
-        curves.write(self.folder / "curves.svg", self._rows, title=self.folder.name)
+        if self.ranks.first:
+            curves.write(self.folder / "curves.svg", self._epochs.rows, title=self.folder.name)
         self.record.metrics, self.record.weights = metrics, digest.of_tensors(state)
         self._seal("sealed")
-        signal.signal(signal.SIGTERM, self._signal)
+        self._ending.restore()
+        self.ranks.leave()
         return self.record.outcome
 
     def show(self, path: Path) -> str:
         """A path as people would type it from the project's folder."""
-        return os.path.relpath(path, self._root) if path.is_relative_to(self._root) else str(path)
-
-
-def claim(runs: Path) -> Path:
-    """Make a new run folder, `<UTC time>-<8 hex digits>`. `mkdir` is atomic: of any number at once, no two get the same."""
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        while True:
-            folder = runs / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
-    except OSError as error:
-        raise VerbatimError(
-            f"paths.runs={runs}",
-            expected="a folder that can be written to",
-            found=error.strerror,
-            then="add paths.runs=…",
-        ) from None
-
-
-def runs_folder(path: str, root: Path = ROOT) -> Path:
-    """Relative to the project, whatever the current directory is."""
-    return root / Path(path).expanduser()
-
-
-def recipe_config(config: DictConfig) -> dict[str, Any]:
-    """The configuration without `paths`: a value that refers to one keeps its reference, so that it is the same everywhere."""
-    masked: Any = OmegaConf.to_container(config, resolve=False)
-    masked["paths"] = {key: f"<paths.{key}>" for key in config.paths}
-    plain: Any = OmegaConf.to_container(OmegaConf.create(masked), resolve=True)
-    del plain["paths"]
-    return dict(plain)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise Interrupted
+        return folders.show(path, self._root)
 
 
 def _now() -> str:

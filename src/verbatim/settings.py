@@ -55,6 +55,15 @@ def check(config: DictConfig, prefix: str = "") -> None:
             _check_value(where, value, fields[str(key)].metadata)
 
 
+def recipe_config(config: DictConfig) -> dict[str, Any]:
+    """The configuration without `paths` and `machine`: a value that refers to a path keeps its reference, so that it is the same
+    everywhere."""
+    masked: Any = OmegaConf.to_container(config, resolve=False)
+    masked["paths"] = {key: f"<paths.{key}>" for key in config.paths}
+    plain: Any = OmegaConf.to_container(OmegaConf.create(masked), resolve=True)
+    return {key: value for key, value in plain.items() if key not in ("paths", "machine")}
+
+
 def _check_value(where: str, value: Any, rule: Any) -> None:
     if value is None:  # only an Optional field takes null: OmegaConf has refused it elsewhere
         return

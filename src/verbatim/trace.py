@@ -27,11 +27,12 @@ layer's backward pass shows in its bias or its neighbours' small tensors at once
 
 import hashlib
 import mmap
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import xxhash
 
@@ -76,6 +77,21 @@ class Writer:
             raise OSError(28, "No space left on device", self._file.name)
         self._chain = chain
         self.rows += 1
+
+    @classmethod
+    def go_on(cls, path: Path, *, rows: int, digest: str) -> Self:
+        """The writer of a trace that has these rows, and perhaps more, of steps that will be made again: those are cut off."""
+        found = Reader(path)
+        found.verify(rows)
+        if found.rows < rows or found.digest_of(rows) != digest:
+            raise VerbatimError(
+                path, expected=f"the {rows} rows that the checkpoint goes with", found=f"{found.rows} rows, or others"
+            )
+        os.truncate(path, HEADER_BYTES + rows * ROW_BYTES)
+        writer = cls.__new__(cls)
+        writer._chain, writer.rows = bytes.fromhex(digest.removeprefix("sha256:")), rows
+        writer._file = path.open("ab", buffering=0)
+        return writer
 
     @property
     def digest(self) -> str:
@@ -127,11 +143,15 @@ class Reader:
 
     @property
     def digest(self) -> str:
-        return "sha256:" + self.chain(self.rows - 1).hex()
+        return self.digest_of(self.rows)
 
-    def verify(self) -> None:
-        """Check the chain of every row; the first row that does not follow from the one before is named."""
-        for index in range(self.rows):
+    def digest_of(self, rows: int) -> str:
+        """The chain after so many rows."""
+        return "sha256:" + self.chain(rows - 1).hex()
+
+    def verify(self, rows: int | None = None) -> None:
+        """Check the chain of every row (or of the first so many); the first that does not follow from the one before is named."""
+        for index in range(self.rows if rows is None else min(rows, self.rows)):
             if not self._whole(index):
                 raise VerbatimError(
                     f"{self.path}, row {index}", expected="a row that continues the chain", found="a changed row"

@@ -1,0 +1,117 @@
+"""How a batch is shared out: in shards, whose gradients are added in one fixed order whatever the number of ranks; or as DDP does.
+
+A shard goes through the model by itself, so batch norm is over shards; what a shard changes of a buffer (running statistics) is averaged,
+by the same tree. https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html
+"""
+
+import itertools
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from verbatim import ranks
+from verbatim.errors import VerbatimError
+from verbatim.recorder import Run
+
+
+class Parallel:
+    """`cut` gives a rank its shards of a batch; `loss`, `shard_done` and `step_done` go around the backward passes of a step."""
+
+    def __init__(self, model: Any, config: DictConfig, run: Run) -> None:
+        self.model, self._run, self._ranks = model, run, run.ranks
+        self._ddp = config.parallel == "ddp"
+        self._wrapped: nn.Module | None = None
+        world = self._ranks.world
+        if self._ddp:
+            _refuse_ddp(config, world, run.record.level)
+            self.shards = world
+            self._wrapped = nn.parallel.DistributedDataParallel(_Loss(model)) if world > 1 else _Loss(model)
+        else:
+            if config.ranks is not None:
+                raise VerbatimError("trainer.ranks", expected="nothing, as the bits do not depend on it", found=config.ranks, then="add machine.ranks=… instead, or trainer.parallel=ddp")  # fmt: skip
+            ranks.refuse_shards(config.shards, world)
+            self.shards = config.shards
+        self._tree = ranks.Tree()
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._counters = [b for b in model.buffers() if not b.is_floating_point()]
+        self._alone = self.shards == 1 or self._ddp
+        self._before: list[Tensor] = []
+
+    def cut(self, count: int) -> list[slice]:
+        """Which of a batch's samples are this rank's, a slice for each of its shards; of a short batch some are empty."""
+        mine = self.shards // self._ranks.world
+        start = self._ranks.rank * mine
+        return [slice(count * i // self.shards, count * (i + 1) // self.shards) for i in range(start, start + mine)]
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """The mean loss of these samples, for `backward`."""
+        if not self._alone and not self._before:
+            self._before = [b.clone() for b in (*self._buffers, *self._counters)]
+        loss: Tensor = self._wrapped(x, y) if self._wrapped else self.model.loss(x, y)[0]
+        return (
+            loss * self._ranks.world if self._ddp else loss
+        )  # DDP takes the mean of the ranks' gradients; parts count by their size
+
+    def shard_done(self) -> None:
+        """Put this shard's gradients, and what it made of the buffers, on the tree; the next shard starts from where this one did."""
+        if self._alone:
+            return
+        leaf = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
+        if self._buffers:
+            leaf += [b / self.shards for b in self._buffers]
+        self._tree.add(leaf)
+        for parameter in self._parameters:
+            parameter.grad = None
+        for buffer, before in zip(self._buffers, self._before, strict=False):
+            buffer.copy_(before)
+        if self._counters:
+            self._counted = [b.clone() for b in self._counters]
+            for buffer, before in zip(self._counters, self._before[len(self._buffers) :], strict=True):
+                buffer.copy_(before)
+
+    def step_done(self, losses: list[float]) -> float:
+        """Gradients and buffers are the whole batch's now, on every rank; returns its loss. `losses`: of this rank's shards."""
+        if not self._alone:
+            leaf = self._tree.take()
+            if self._ranks.world > 1:
+                # In the order of their memory, which optimizers take for granted: a gradient lies as its parameter does.
+                flat = self._ranks.sum(torch.cat([t.as_strided((t.numel(),), (1,)) for t in leaf]))
+                starts = itertools.accumulate((t.numel() for t in leaf), initial=0)
+                leaf = [flat.as_strided(t.shape, t.stride(), start) for t, start in zip(leaf, starts, strict=False)]
+            for parameter, gradient in zip(self._parameters, leaf, strict=False):
+                parameter.grad = gradient
+            for buffer, mean in zip(self._buffers, leaf[len(self._parameters) :], strict=True):
+                buffer.copy_(mean)
+            for buffer, counted in zip(self._counters, self._counted if self._counters else (), strict=True):
+                buffer.copy_(counted)
+            self._before = []
+        total = sum(self._run.together(*losses))
+        return total / self._ranks.world if self._ddp else total
+
+
+class _Loss(nn.Module):
+    """DDP looks after what goes through `forward`."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.model.loss(x, y)[0]  # type: ignore[no-any-return]
+
+
+def _refuse_ddp(config: DictConfig, world: int, level: str) -> None:
+    if level == "portable":
+        raise VerbatimError("trainer.parallel", expected="tree at level portable", found="ddp, whose sums depend on the ranks", then="add trainer.parallel=tree trainer.shards=…")  # fmt: skip
+    if config.shards != 1:
+        raise VerbatimError(
+            "trainer.shards", expected="1 with trainer.parallel=ddp, which cuts a batch by ranks", found=config.shards
+        )
+    if config.ranks != world:
+        raise VerbatimError(
+            "trainer.ranks", expected=f"{world}, the ranks that there are: with ddp their number is part of the recipe", found=config.ranks,
+            then=f"add trainer.ranks={world}",
+        )  # fmt: skip

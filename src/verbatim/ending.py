@@ -1,0 +1,44 @@
+"""How a run is asked to end: SIGTERM, from Slurm, Kubernetes, Codespaces or `kill`. It ends at a safe place where there is one soon."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+from verbatim.errors import Interrupted
+
+GRACE_S = 10.0  # what a step may take until its end; those who ask give 20 s or more before they kill
+
+
+class Ending:
+    """While `safe`, the first SIGTERM only sets `asked`; the training loop looks, leaves a checkpoint and raises `Interrupted`. A second
+    one, or `GRACE_S` without a safe place, raises it at once: the last checkpoint stands."""
+
+    def __init__(self) -> None:
+        self.asked = self.safe = False
+        self._before: dict[int, Any] = {}
+
+    def watch(self) -> None:
+        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._ask)}
+
+    def ignore(self) -> None:
+        """A second Ctrl-C must not break a seal."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._before.setdefault(signal.SIGINT, signal.getsignal(signal.SIGINT))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+    def restore(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked or not self.safe:
+            raise Interrupted
+        self.asked = True
+        signal.signal(signal.SIGALRM, self._too_late)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+
+    def _too_late(self, _number: int, _frame: FrameType | None) -> None:
+        raise Interrupted

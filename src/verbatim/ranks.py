@@ -1,0 +1,229 @@
+"""Several processes that make one run together: what they must agree on, and sums whose bits do not depend on how many they are.
+
+Ranks are started by torchrun (or by anything that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT). A batch is cut into shards, a power
+of two; each rank computes as many, one after another. Gradients are added pairwise, as a knock-out tournament is drawn: shards 0 and 1,
+2 and 3, then the winners. The lower rounds are a rank's own, the upper ones go over the network, and every element is added in the same
+order, however many ranks there are.
+
+The upper rounds are Rabenseifner's: a rank sends half of what it holds to its partner and adds what it receives to the other half, then
+half of that; the way back collects. So each rank sends and receives 2 (R - 1) / R times the gradients, as little as a ring does, in
+2 log2 R messages instead of 2 (R - 1). https://doi.org/10.1007/978-3-540-24685-5_1
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from verbatim.errors import VerbatimError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LostError(VerbatimError):
+    """Another rank is gone. One alone need say so."""
+
+
+PIECE = 2**20  # values of a message
+
+
+class Ranks:
+    """This process among its like. One alone needs no process group, and nothing here costs it anything."""
+
+    def __init__(self) -> None:
+        self.rank = _number("RANK", 0)
+        self.world = _number("WORLD_SIZE", 1)
+        self.local = _number("LOCAL_RANK", 0)
+
+    @property
+    def first(self) -> bool:
+        """Whether it is this rank that writes and speaks."""
+        return self.rank == 0
+
+    def join(self, device: str) -> None:
+        """Find the others. `device`: `cpu` by gloo, `cuda` by NCCL."""
+        if self.world == 1:
+            return
+        import torch.distributed as dist
+
+        backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+        self._call(lambda: dist.init_process_group(backend, rank=self.rank, world_size=self.world))
+
+    def leave(self) -> None:
+        if self.world > 1:
+            import torch.distributed as dist
+
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+    # ----------------------------------------------------------------------------------------------------- agreement
+
+    def agree(self, what: Mapping[str, str]) -> None:
+        """Every rank has the same values (digests) under these names; the first name and rank that differ are an error on all."""
+        said = [json.loads(text) for text in self.gather_text(json.dumps(dict(what)))]
+        for name in what:
+            for rank, values in enumerate(said):
+                if values[name] != said[0][name]:
+                    raise VerbatimError(
+                        f"rank {rank}", expected=f"the {name} of rank 0, {said[0][name]}", found=values[name],
+                        then="start every rank with the same command, from the same checkout and environment",
+                    )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------------ messages
+
+    def gather_text(self, text: str) -> list[str]:
+        """What each rank says, in the order of the ranks."""
+        return [bytes(b).decode() for b in self.gather_bytes(text.encode())]
+
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        if self.world == 1:
+            return [data]
+        import torch
+
+        sizes = [int(n) for n in self.gather(torch.tensor([len(data)]))]
+        mine = torch.zeros(max(1, *sizes), dtype=torch.uint8)
+        mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else 0
+        return [bytes(row[:n].tolist()) for row, n in zip(self.gather(mine).view(self.world, -1), sizes, strict=True)]
+
+    def gather(self, mine: "Tensor") -> "Tensor":
+        """(N,) of each rank → (world · N,), in the order of the ranks."""
+        if self.world == 1:
+            return mine
+        import torch.distributed as dist
+
+        out = mine.new_empty(self.world * mine.numel())
+        self._call(lambda: dist.all_gather_single(out, mine))
+        return out
+
+    def broadcast(self, tensor: "Tensor") -> "Tensor":
+        """Rank 0's values, in place."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            self._call(lambda: dist.broadcast(tensor, 0))
+        return tensor
+
+    def broadcast_bytes(self, data: bytes) -> bytes:
+        """Rank 0's."""
+        if self.world == 1:
+            return data
+        import torch
+
+        size = int(self.broadcast(torch.tensor([len(data)])))
+        buffer = (
+            torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            if self.first and data
+            else torch.empty(size, dtype=torch.uint8)
+        )
+        return self.broadcast(buffer).numpy().tobytes() if size else b""
+
+    def sum(self, flat: "Tensor") -> "Tensor":
+        """Adds (N,) over the ranks, in place, pairwise in a fixed order. Their number must be a power of two."""
+        if self.world == 1:
+            return flat
+        spans = [(0, flat.numel())]
+        for partner in self._partners():
+            low, high = spans[-1]
+            middle = (low + high) // 2
+            keep, give = ((low, middle), (middle, high)) if self.rank < partner else ((middle, high), (low, middle))
+            received = flat.new_empty(keep[1] - keep[0])
+            self._exchange(flat[slice(*give)], received, partner, add_to=flat[slice(*keep)])
+            spans.append(keep)
+        for partner in reversed(self._partners()):
+            (low, high), (start, end) = spans.pop(), spans[-1]
+            other = flat[high:end] if low == start and self.rank < partner else flat[start:low]
+            self._exchange(flat[low:high], other, partner)
+        return flat
+
+    def _partners(self) -> list[int]:
+        return [self.rank ^ (1 << k) for k in range(self.world.bit_length() - 1)]
+
+    def _exchange(self, give: "Tensor", take: "Tensor", partner: int, add_to: "Tensor | None" = None) -> None:
+        """In pieces, so that one is added while the next is on its way. `batch_isend_irecv` takes three times as long by gloo, and is
+        what NCCL needs, whose messages would wait for one another."""
+        import torch
+        import torch.distributed as dist
+
+        def message() -> None:
+            takes, gives = torch.split(take, PIECE), torch.split(give, PIECE)
+            if give.is_cuda:
+                operations = [dist.P2POp(dist.irecv, x, partner) for x in takes] + [
+                    dist.P2POp(dist.isend, x, partner) for x in gives
+                ]
+                works: list[Any] = dist.batch_isend_irecv(operations)
+            else:
+                works = [dist.irecv(x, partner, tag=i) for i, x in enumerate(takes)]
+                works += [dist.isend(x, partner, tag=i) for i, x in enumerate(gives)]
+            sums = torch.split(add_to, PIECE) if add_to is not None else ()
+            for i, work in enumerate(works):
+                work.wait()
+                if i < len(sums) and not give.is_cuda:
+                    sums[i].add_(takes[i])
+            if give.is_cuda and add_to is not None:
+                add_to.add_(take)
+
+        self._call(message)
+
+    def _call(self, message: Callable[[], Any]) -> Any:
+        """A message that fails is a rank that is gone: gloo says so by the connection, NCCL by its watchdog."""
+        try:
+            return message()
+        except RuntimeError as error:
+            says = str(error).partition("] ")[2].partition(". This is typically")[0] or str(error)
+            raise LostError(
+                f"rank {self.rank}", expected=f"all {self.world} ranks to answer", found=says.strip().splitlines()[0],
+                then="see which rank ended first, and why; the same command goes on from the last checkpoint",
+            ) from error  # fmt: skip
+
+
+def refuse_shards(shards: int, world: int) -> None:
+    """Halves of halves: only then is the tree of one rank a branch of the whole tree."""
+    if shards & (shards - 1):
+        raise VerbatimError(
+            "trainer.shards",
+            expected="a power of two",
+            found=shards,
+            then=f"add trainer.shards={1 << shards.bit_length()}",
+        )
+    if world & (world - 1) or world > shards:
+        most = ", ".join(str(1 << k) for k in range(shards.bit_length()))
+        more = "" if world & (world - 1) else f", or add trainer.shards={world}: shards are part of the recipe"
+        raise VerbatimError(
+            "ranks",
+            expected=f"one of {most}, for trainer.shards={shards}",
+            found=world,
+            then=f"start another number{more}",
+        )
+
+
+class Tree:
+    """Adds lists of tensors that come one after another, pairwise: at most log2 of them are kept at a time."""
+
+    def __init__(self) -> None:
+        self._branches: list[tuple[int, list[Tensor]]] = []
+
+    def add(self, leaf: "Sequence[Tensor]") -> None:
+        import torch
+
+        level, branch = 0, list(leaf)
+        while self._branches and self._branches[-1][0] == level:
+            left = self._branches.pop()[1]
+            torch._foreach_add_(left, branch)
+            level, branch = level + 1, left
+        self._branches.append((level, branch))
+
+    def take(self) -> "list[Tensor]":
+        """The sum; a power of two of leaves were added."""
+        ((_, branch),) = self._branches
+        self._branches.clear()
+        return branch
+
+
+def _number(name: str, default: int) -> int:
+    try:
+        return int(os.environ.get(name) or default)
+    except ValueError:
+        raise VerbatimError(
+            name, expected="a whole number, as torchrun sets it", found=os.environ[name], then=f"unset {name}"
+        ) from None
