@@ -213,11 +213,7 @@ def _refuse_unknown(cpus: list[str]) -> None:
 
 def _instructions(root: Path) -> int:
     found = approximations.main(root, lambda text: print(text, flush=True))
-    print(
-        f"one or the other is used by: {', '.join(found)}"
-        if found
-        else "no listed operator uses one or the other"
-    )
+    print(f"one or the other is used by: {', '.join(found)}" if found else "no listed operator uses one or the other")
     return 1 if found else 0
 
 
