@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from verbatim import determinism, digest, environment, install, lock, scratch
+from verbatim import determinism, digest, environment, install, lock, resume, scratch
 from verbatim.errors import VerbatimError
 from verbatim.follow import Process
 from verbatim.record import Record
 
 NAME = "recorded"
+# Made again from its record: an unfinished run of the same recipe is left alone.
+FRESH = {"VERBATIM_RESUME": resume.NEVER}
 # Hydra's own folders and logs: a run folder is claimed by the run itself.
 QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
 
@@ -94,7 +96,7 @@ def variables(run: Record, tree: Path) -> dict[str, str]:
     """This process's variables, but for those that reach the bits: these are the recorded ones, no more and no fewer."""
     kept = {key: value for key, value in os.environ.items() if key not in determinism.PROCESS_VARIABLES}
     recorded: dict[str, str] = run.environment.get("variables", {})
-    return kept | recorded | {"PYTHONPATH": str(tree / "src")}
+    return kept | recorded | FRESH | {"PYTHONPATH": str(tree / "src")}
 
 
 def environment_of(run: Record, tree: Path, root: Path) -> Path:

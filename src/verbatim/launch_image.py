@@ -38,7 +38,7 @@ def prepared(
         with _image(client, root, folder, tree, variant) as made:
             found = image_store.of(client, made, root)["digest"]
             print(f"image        {_against(run, found)}", flush=True)
-            variables = run.environment.get("variables", {})
+            variables = run.environment.get("variables", {}) | launch.FRESH
             settings = container.settings(made, found, variables, _volumes(paths["runs"], places, folder), devices)
             with engine.created(client, settings | {"entrypoint": words[:1], "command": words[1:]}) as box:
                 print(f"running      {' '.join(words[1:3])} in the image, with the recorded configuration", flush=True)

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from conftest import ENVIRONMENT, ROOT, python
 from verbatim import record, trace
 from verbatim.errors import VerbatimError
-from verbatim.recorder import claim, recipe_config, runs_folder
+from verbatim.folders import claim, runs_folder
+from verbatim.settings import recipe_config
 
 SCRIPT = """
 import sys

@@ -376,7 +376,7 @@ def test_the_configuration_arrives_as_it_was_recorded(tmp_path):
     from omegaconf import OmegaConf
 
     from verbatim import launch
-    from verbatim.recorder import recipe_config
+    from verbatim.settings import recipe_config
 
     strings = [
         "1e-3",
