@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 
 class Composer:
@@ -24,28 +24,26 @@ class Composer:
 
     def __call__(self, words: Sequence[str]) -> DictConfig:
         """The job's own part, as a task gets it. Raises what Hydra raises."""
-        values = []
-        groups = []
-        for word, override in zip(words, self._parser.parse_overrides(list(words)), strict=True):
-            if self._chooses(override):
-                groups.append(word)
-            else:
-                values.append(override)
-        config = copy.deepcopy(self._base(tuple(groups))[0])
+        groups, values = self._split(words)
+        config = copy.deepcopy(self._base(groups)[0])
         self._loader._apply_overrides_to_config(values, config)
         return config
 
     def announce(self, words: Sequence[str]) -> DictConfig:
-        """Compose, and let `HydraConfig` say what Hydra would."""
-        config = self(words)
-        groups = tuple(
-            w for w, o in zip(words, self._parser.parse_overrides(list(words)), strict=True) if self._chooses(o)
-        )
-        whole = copy.deepcopy(self._base(groups)[1])
+        """Compose, and let `HydraConfig` say what Hydra would. For a process that has this one job: what was composed is changed."""
+        groups, values = self._split(words)
+        config, whole = self._base(groups)
+        self._loader._apply_overrides_to_config(values, config)
         with read_write(whole), open_dict(whole):
             whole.hydra.overrides.task = list(words)
         HydraConfig.instance().set_config(whole)
         return config
+
+    def _split(self, words: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
+        """Words that choose what is read, and overrides that set values on it."""
+        parsed = list(zip(words, self._parser.parse_overrides(list(words)), strict=True))
+        groups = tuple(word for word, override in parsed if self._chooses(override))
+        return groups, [override for _, override in parsed if not self._chooses(override)]
 
     def _chooses(self, override: Override) -> bool:
         """What decides which files are read, or takes something away."""
@@ -61,7 +59,3 @@ class Composer:
                 del part["hydra"]
             self._bases[groups] = part, whole
         return self._bases[groups]
-
-
-def plain(config: DictConfig) -> Any:
-    return OmegaConf.to_container(config, resolve=True)

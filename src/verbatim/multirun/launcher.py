@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher as Plugin
 from omegaconf import DictConfig
 
-from verbatim import code, determinism, environment, folders, launch, settings
+from verbatim import code, determinism, environment, folders, launch
 from verbatim.errors import Interrupted, VerbatimError
 from verbatim.follow import sigterm_raises
 from verbatim.multirun import local, results
@@ -30,8 +30,6 @@ from verbatim.record import Record
 WAIT_S = 0.25
 WRITE_S = 10.0  # between two writings of the results while jobs run
 RECIPES = "recipes.json"
-# What says where and how, and not what: another value does not make another sweep.
-ELSEWHERE = tuple(f"{name}{mark}" for name in settings.ELSEWHERE for mark in ".=")
 ENGINES = {"slurm": "verbatim.multirun.slurm.Slurm", "ray": "verbatim.multirun.ray.Ray"}
 current: "list[Launcher]" = []
 
@@ -51,6 +49,7 @@ class Launcher(Plugin):
         self._jobs: list[results.Job] = []
         self._plans: list[Planned] = []
         self._engine: Engine | None = None
+        self._begun = False
         self._stopped: BaseException | None = None
         current.append(self)
 
@@ -64,7 +63,7 @@ class Launcher(Plugin):
 
     def open(self, words: Sequence[str]) -> Path:
         """The folder of the sweep that these words make with this code and lock: made, or gone on with."""
-        what = sorted(word for word in words if not word.startswith(ELSEWHERE))
+        what = sorted(word for word in words if not word.startswith(results.ELSEWHERE))
         identity = [launch.program(sys.orig_argv), self._config.hydra.job.config_name, what, self._code.tree, self._lock["digest"]]  # fmt: skip
         self._folder = Folder(self._root / Path(self._config.paths.sweeps).expanduser(), identity)
         self._planner = Planner(
@@ -83,6 +82,7 @@ class Launcher(Plugin):
             self._table.planning(len(self._jobs))
         self._folder.write(RECIPES, self._planner.remembered)
         todo = [job for job in self._jobs[first:] if not self._found(job)]
+        self._begun = True
         self._table.begin(self._jobs, len(todo), continued=self._folder.continued)
         with sigterm_raises():
             try:
@@ -212,7 +212,7 @@ class Launcher(Plugin):
         """The last lines, and the exit code."""
         if self._engine:
             self._engine.close()
-        if not self._jobs:
+        if not self._begun:
             return 0
         everything = self.results()
         results.write_report(self._folder.path, everything)

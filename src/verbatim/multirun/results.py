@@ -8,13 +8,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from verbatim import folders, ledger, record
+from verbatim import folders, ledger, record, settings
 from verbatim.errors import VerbatimError
 from verbatim.multirun import folder as sweep_folder
 from verbatim.multirun import typed
 from verbatim.record import Record
 
 FILE = sweep_folder.RESULTS
+# What says where and how, and not what: another value does not make another sweep, and nobody compares by it.
+ELSEWHERE = tuple(f"{name}{mark}" for name in settings.ELSEWHERE for mark in ".=")
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -71,12 +73,22 @@ class Job:
             self.state, self.reason = "lost", lost or "its process was killed"
         return run
 
+    def shown(self) -> list[str]:
+        return [word for word in self.words if not word.startswith(ELSEWHERE)]
+
     def plain(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        plain["job"], plain["overrides"] = plain.pop("index"), plain.pop("words")
+        plain["job"], plain["overrides"] = plain.pop("index"), self.shown()
+        del plain["words"]
         plain["again"] = f"nox -s reproduce -- {shlex.quote(self.folder)}" if self.folder else ""
         plain["train"] = f"nox -s train -- {shlex.join(self.words)}"
         return plain
+
+
+def varied(jobs: list[dict[str, Any]]) -> list[list[str]]:
+    """Of each job the settings in which it is not like all others; where there is nothing else, all."""
+    common = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
+    return [[word for word in job["overrides"] if word not in common] or job["overrides"] for job in jobs]
 
 
 def epochs(run: Path) -> list[dict[str, Any]]:

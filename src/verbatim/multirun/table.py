@@ -30,6 +30,7 @@ class Table:
         self._live: Live | None = None
         self._all: list[results.Job] = []
         self._began: dict[int, float] = {}
+        self._varied: list[list[str]] = []
         self._ended, self._ended_s = 0, time.monotonic()
 
     def planning(self, jobs: int) -> None:
@@ -52,9 +53,9 @@ class Table:
         value = "" if job.value is None else f"  {self._objective} {job.value:.6g}"
         count = sum(j.state not in ("waiting", "running") for j in self._all)
         mark = f"  ≠ {job.different}" if job.different else ""
-        text = f"{count}/{len(self._all)}  {job.state}  {' '.join(job.words)}{value}  {job.folder}"
+        text = f"{count}/{len(self._all)}  {job.state}  {self._settings(job)}{value}  {job.folder}"
         if job.state != "sealed":
-            text += f"  {job.reason}"
+            text += f"  {_line(job.reason)}"
         if not self._live or job.state != "sealed" or mark:
             self.say(text + mark, COLOURS.get(job.state if not mark else "failed", ""))
 
@@ -71,7 +72,7 @@ class Table:
             began = self._began.setdefault(job.index, now)
             part, value = _progress(folder, job.index, self._objective)
             left = f"{(now - began) * (1 - part) / part:.0f} s" if part > 0.02 else ""
-            grid.add_row(str(job.index), " ".join(job.words), ProgressBar(1.0, part, width=24), value, left)
+            grid.add_row(str(job.index), Text(self._settings(job)), ProgressBar(1.0, part, width=24), value, left)
         if len(running) > SHOWN:
             grid.add_row("", f"and {len(running) - SHOWN} more", "", "", "")
         done = sum(job.state not in ("waiting", "running") for job in self._all)
@@ -83,6 +84,12 @@ class Table:
             f"{failed} failed" if failed else "", f"{left_s:.0f} s left" if left_s is not None else "",
         )  # fmt: skip
         self._live.update(Group(grid, bar), refresh=True)
+
+    def _settings(self, job: results.Job) -> str:
+        """Those in which it differs from the others, once these are known."""
+        if len(self._varied) != len(self._all):
+            self._varied = results.varied([{"overrides": job.shown()} for job in self._all])
+        return " ".join(self._varied[job.index])
 
     def stop(self) -> None:
         if self._live:
@@ -97,7 +104,10 @@ class Table:
     def conclude(self, everything: dict[str, Any], *, stopped: bool) -> None:
         best = results.ranked(everything)
         if best:
-            self.console.print(jobs_table(best[:SHOWN], self._objective))
+            varied = dict(
+                zip((job["job"] for job in everything["jobs"]), results.varied(everything["jobs"]), strict=True)
+            )
+            self.console.print(jobs_table(best[:SHOWN], varied, self._objective))
             if len(best) > SHOWN:
                 self.say(f"{len(best) - SHOWN:,} more: the report has them all")
         groups = spread.groups(everything)
@@ -108,10 +118,10 @@ class Table:
             if job["different"]:
                 self.say(f"≠ job {job['job']}: {job['folder']} gave {job['outcome']}, {job['different']}, of the same recipe: nox -s compare says where", "bold red")  # fmt: skip
             elif job["state"] not in ("waiting", "running"):
-                self.say(f"{job['state']}: {job['train']}: {job['reason']}", COLOURS.get(job["state"], ""))
+                self.say(f"{job['state']}: {job['train']}: {_line(job['reason'])}", COLOURS.get(job["state"], ""))
         rows = {}
         if best:
-            rows["best"] = f"{best[0]['value']:.6g}  {' '.join(best[0]['overrides'])}  {best[0]['folder']}"
+            rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {' '.join(best[0]['overrides'])}"
         rows["report"] = folders.show(self._at / "report.html")
         if best:
             rows["again"] = best[0]["again"]
@@ -126,13 +136,13 @@ class Table:
         self.console.print(grid)
 
 
-def jobs_table(jobs: list[dict[str, Any]], objective: str) -> Grid:
+def jobs_table(jobs: list[dict[str, Any]], varied: dict[int, list[str]], objective: str) -> Grid:
     grid = Grid(box=None, header_style="bold", pad_edge=False)
     for name in ("job", "settings", objective, "wall", "outcome", "run"):
         grid.add_column(name, justify="right" if name in ("job", objective, "wall") else "left", overflow="fold")
     for job in jobs:
         grid.add_row(
-            str(job["job"]), Text(" ".join(job["overrides"])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
+            str(job["job"]), Text(" ".join(varied[job["job"]])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
             job["outcome"].removeprefix("sha256:")[:12], Text(job["folder"] + (" (found)" if job["found"] else "")),
         )  # fmt: skip
     return grid
@@ -148,6 +158,10 @@ def spread_table(groups: list[spread.Group], objective: str) -> Grid:
             f"{group.low:.6g} … {group.high:.6g}",
         )  # fmt: skip
     return grid
+
+
+def _line(reason: str) -> str:
+    return "; ".join(part.strip() for part in reason.splitlines())
 
 
 def _progress(folder: Folder, job: int, objective: str) -> tuple[float, str]:
