@@ -85,6 +85,15 @@ def test_real_machines_of_both_makers_change_the_claim(text, table):
     assert "confirmed on real Intel and real AMD machines" in part(document.renewed(text, table), "claim")
 
 
+def test_emulation_is_claimed_only_where_something_was_emulated(text, table):
+    table.witnesses = [witness(table)]
+    without = part(document.renewed(text, table), "claim")
+    table.witnesses.append(witness(table, cpu="Haswell", how="qemu-user 7.2"))
+
+    assert "`portable` is not yet tested by emulation: no real AMD machine" in without
+    assert "`portable` is tested by emulation: no real AMD machine" in part(document.renewed(text, table), "claim")
+
+
 def test_a_witness_of_an_earlier_table_is_said_to_be_one(text, table):
     table.witnesses = [witness(table, operators="0" * 16, trainings="")]
     new = document.renewed(text, table)

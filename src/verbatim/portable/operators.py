@@ -73,7 +73,10 @@ REROUTED = {
     ),
     "elu erfinv gelu gelu_backward normal softplus": (
         "the same formulas, by torch's vector functions",
-        "of other types than float32, not contiguous, at the ends of vectors, or always, they call functions of the C library: `erf`, `tanh`, `expm1`, `log1p`, which glibc 2.41 has changed",
+        (
+            "of other types than float32, not contiguous, at the ends of vectors, or always, they call functions of the C library: "
+            "`erf`, `tanh`, `expm1`, `log1p`, which glibc 2.41 has changed"
+        ),
         "2 to 5 times the time of that operator; nothing for gelu of float32, and normal of 16 float32 values or more",
     ),
 }
