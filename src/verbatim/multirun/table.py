@@ -29,7 +29,7 @@ class Table:
         self._at, self._objective, self._goal = folder, objective, goal
         self._live: Live | None = None
         self._all: list[results.Job] = []
-        self._began: dict[int, float] = {}
+        self._began: dict[int, tuple[float, float]] = {}
         self._varied: list[list[str]] = []
         self._ended, self._ended_s = 0, time.monotonic()
 
@@ -69,9 +69,9 @@ class Table:
                 name, justify="right" if name in ("job", self._objective, "time left") else "left", no_wrap=True
             )
         for job in list(running)[:SHOWN]:
-            began = self._began.setdefault(job.index, now)
             part, value = _progress(folder, job.index, self._objective)
-            left = f"{(now - began) * (1 - part) / part:.0f} s" if part > 0.02 else ""
+            began, was = self._began.setdefault(job.index, (now, part))  # one that went on had a part already
+            left = f"{(now - began) * (1 - part) / (part - was):.0f} s" if part - was > 0.02 else ""
             grid.add_row(str(job.index), Text(self._settings(job)), ProgressBar(1.0, part, width=24), value, left)
         if len(running) > SHOWN:
             grid.add_row("", f"and {len(running) - SHOWN} more", "", "", "")
@@ -117,7 +117,7 @@ class Table:
         for job in wrong[:SHOWN]:
             if job["different"]:
                 self.say(f"≠ job {job['job']}: {job['folder']} gave {job['outcome']}, {job['different']}, of the same recipe: nox -s compare says where", "bold red")  # fmt: skip
-            elif job["state"] not in ("waiting", "running"):
+            elif job["state"] not in ("waiting", "running", *(["interrupted"] if stopped else [])):
                 self.say(f"{job['state']}: {job['train']}: {_line(job['reason'])}", COLOURS.get(job["state"], ""))
         rows = {}
         if best:
@@ -127,7 +127,7 @@ class Table:
             rows["again"] = best[0]["again"]
         left = [job for job in everything["jobs"] if job["state"] != "sealed"]
         if left:
-            rows["go on" if stopped else "rerun"] = f"{everything['command']}  ({len(left)} of {len(everything['jobs'])} jobs; the others are done)"  # fmt: skip
+            rows["go on" if stopped else "rerun"] = f"{everything['command']}  ({len(left)} of {len(everything['jobs'])} jobs are left)"  # fmt: skip
         grid = Grid.grid(padding=(0, 2))
         grid.add_column(style="bold")
         grid.add_column(overflow="fold")
