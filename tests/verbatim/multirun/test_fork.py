@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ENVIRONMENT, python
+from conftest import ENVIRONMENT
 from verbatim.errors import VerbatimError
 from verbatim.multirun import fork
 
