@@ -96,7 +96,7 @@ def test_the_places_of_this_machine_are_used_and_no_other_override(project, tmp_
 
 
 def test_a_run_that_was_not_repeatable_is_found_out_and_its_first_step_named(project):
-    noise = "next(model.parameters()).grad.mul_(1 + __import__('os').getpid() / 1e7)"
+    noise = "next(parallel.model.parameters()).grad.mul_(1 + __import__('os').getpid() / 1e7)"
     project.edit("src/experiment/trainer.py", STEP, f"        if step == 3:\n            {noise}\n{STEP}")
     run = project.train()
 
@@ -108,7 +108,9 @@ def test_a_run_that_was_not_repeatable_is_found_out_and_its_first_step_named(pro
 
 def test_fail_fast_ends_at_the_first_difference(project):
     slow_down(project)
-    project.edit("src/experiment/trainer.py", "loss += part.item()", "loss += part.item() + __import__('os').getpid()")
+    project.edit(
+        "src/experiment/trainer.py", "loss += part_loss.item()", "loss += part_loss.item() + __import__('os').getpid()"
+    )
     run = project.train("trainer.max_steps=15")
 
     done = again(project, run, "--fail-fast", SLOW="0.2")
@@ -149,7 +151,9 @@ def test_a_run_that_was_broken_off_is_repeated_as_far_as_it_went(project, number
 
 def test_a_run_that_failed_fails_again_in_the_same_way(project):
     project.edit(
-        "src/experiment/trainer.py", "loss += part.item()", "loss += part.item() if step < 3 else float('nan')"
+        "src/experiment/trainer.py",
+        "loss += part_loss.item()",
+        "loss += part_loss.item() if step < 3 else float('nan')",
     )
     run = project.train()
     assert record.read(run).state == "failed"

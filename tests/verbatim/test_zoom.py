@@ -148,7 +148,7 @@ def test_another_learning_rate_shows_in_the_optimizers_update(project, zoomed):
 def test_a_bit_that_flips_in_a_later_step_is_found_between_two_digests(project, zoomed):
     """Parameters are digested at steps 0 and 10; the bit flips after step 3, so 1 to the guilty step are watched."""
     a = project.train("trainer.max_steps=12")
-    flip = "list(model.parameters())[-1].data.view(torch.int32).view(-1)[0] ^= 1 << 20"
+    flip = "list(parallel.model.parameters())[-1].data.view(torch.int32).view(-1)[0] ^= 1 << 20"
     project.edit("src/experiment/trainer.py", STEP, f"{STEP}        if step == 3:\n            {flip}\n")
     b = project.train("trainer.max_steps=12")
     number = (project.root / "src" / "experiment" / "trainer.py").read_text().splitlines().index(
@@ -162,7 +162,7 @@ def test_a_bit_that_flips_in_a_later_step_is_found_between_two_digests(project, 
 
 
 def test_a_run_that_does_not_repeat_is_said_to(project, zoomed):
-    noise = "next(model.parameters()).grad.mul_(1 + __import__('os').getpid() / 1e7)"
+    noise = "next(parallel.model.parameters()).grad.mul_(1 + __import__('os').getpid() / 1e7)"
     project.edit("src/experiment/trainer.py", STEP, f"        if step == 2:\n            {noise}\n{STEP}")
     a, b = project.train(), project.train()
 
