@@ -12,7 +12,7 @@ import pytest
 
 from conftest import ENVIRONMENT, ROOT
 from planting import git
-from verbatim import record, restore
+from verbatim import checkpoint, record, restore
 
 SLOW = "        __import__('time').sleep(float(__import__('os').environ.get('SLOW', '0')))\n"
 TRACE = "        run.trace(step, indices, loss)\n"
@@ -147,6 +147,47 @@ def test_a_run_that_was_broken_off_is_repeated_as_far_as_it_went(project, number
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "identical as far as compared: the first" in done.stdout.splitlines()[-1]
+
+
+def test_a_portable_run_of_two_ranks_is_repeated_by_one(project):
+    run = project.train("determinism=portable", "trainer.shards=2", "machine.ranks=2")
+
+    done = again(project, run)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    a, b = record.read(run), record.read(project.runs / (project.names() - {run.name}).pop())
+    assert (a.environment["ranks"], b.environment["ranks"], b.claim) == (2, 1, "portable")
+    assert (a.outcome, a.recipe) == (b.outcome, b.recipe)
+
+
+def test_what_was_killed_is_never_gone_on_with_and_what_went_on_is_repeated(project):
+    """Of one recipe: a run that SIGKILL ended after its first checkpoint, is made again as far as it went, and then goes on."""
+    slow_down(project)
+    words = ("model=mlp", "model.hidden=[8]", "trainer.epochs=3")
+    process = project.start("experiment.train", *words, SLOW="0.05")
+    folder = wait_for_steps(project, set(), 30)  # an epoch has 20
+    process.kill()
+    process.communicate()
+    assert checkpoint.found(folder)
+    whole = (folder / "record.json").read_bytes()
+
+    as_far = again(project, folder)
+
+    assert as_far.returncode == 0, as_far.stdout + as_far.stderr
+    assert as_far.stdout.splitlines()[-1].startswith("identical as far as compared: the first ")
+    assert (folder / "record.json").read_bytes() == whole
+    assert project.run("experiment.train", *words).returncode == 0
+    run = record.read(folder)
+    assert (run.state, len(run.resumed), run.resumed[0]["went_on_after_step"]) == ("sealed", 1, 19)
+    before = project.names()
+
+    done = again(project, folder)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"identical: {folder.name} was reproduced bit for bit")
+    assert "  resumed 1×" in done.stdout
+    new = record.read(project.runs / (project.names() - before).pop())
+    assert (new.outcome, new.resumed) == (run.outcome, [])
 
 
 def test_a_run_that_failed_fails_again_in_the_same_way(project):

@@ -94,6 +94,7 @@ def zoomed(project):
         done = project.run("verbatim", "compare", str(a), str(b), "--zoom")
         assert done.returncode == 1, done.stderr
         assert (project.state(), project.worktrees()) == (state, 1)
+        assert "gave other bits under observation" not in done.stdout
         return done.stdout[done.stdout.index("\noperator  ") + 1 :].splitlines()
 
     return call
@@ -141,6 +142,24 @@ def test_another_learning_rate_shows_in_the_optimizers_update(project, zoomed):
     lines = zoomed(project.train(), project.train("optimizer.lr=0.004"))
 
     assert lines[0].startswith("operator  step 0, operator ")
+    assert "aten._fused_adam_.default, update" in lines[0]
+    assert lines[0].endswith(": lr: 0.003 → 0.004")
+
+
+def test_a_portable_run_repeats_under_observation_and_a_drawn_mask_is_the_models(project, zoomed):
+    portable = ("determinism=portable", "trainer.max_steps=2")
+
+    lines = zoomed(project.train(*portable, "model.dropout=0.5"), project.train(*portable, "model.dropout=0.25"))
+
+    assert "aten.ge.Scalar, forward (Dropout, src/experiment/models.py:" in lines[0]
+    assert "other: 0 → " in lines[0]
+
+
+def test_of_several_ranks_the_first_ones_operators_are_compared(project, zoomed):
+    two = ("trainer.parallel=ddp", "trainer.ranks=2", "trainer.max_steps=2")
+
+    lines = zoomed(project.train(*two), project.train(*two, "optimizer.lr=0.004"))
+
     assert "aten._fused_adam_.default, update" in lines[0]
     assert lines[0].endswith(": lr: 0.003 → 0.004")
 
