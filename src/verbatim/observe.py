@@ -155,6 +155,7 @@ def watch(observer: Observer) -> None:
     """Put the observer between the rows of the trace: it starts before the first step's first operator, at step 0 before the model."""
     from verbatim.recorder import Run
 
+    ranks = "RANK" in os.environ  # several make the run; a tree that has none sets no such variable
     enter, uses, watches, trace = Run.__enter__, Run.uses, Run.watches, Run.trace
 
     def entering(self: Any) -> Any:
@@ -176,6 +177,10 @@ def watch(observer: Observer) -> None:
             observer.stop()
         trace(self, step, *rest, **named)
         if step == observer.last:
+            if ranks:
+                self.ranks.gather_text("")  # all have seen it
+                if self.ranks.rank:  # gone before the first one closes its connections, of which a rank can die
+                    os._exit(130)
             raise KeyboardInterrupt  # which seals the record of what was run again
         if step == observer.first - 1:
             observer.start()

@@ -149,19 +149,19 @@ def test_another_learning_rate_shows_in_the_optimizers_update(project, zoomed):
 def test_a_portable_run_repeats_under_observation_and_a_drawn_mask_is_the_models(project, zoomed):
     portable = ("determinism=portable", "trainer.max_steps=2")
 
-    lines = zoomed(project.train(*portable, "model.dropout=0.5"), project.train(*portable, "model.dropout=0.25"))
+    lines = zoomed(project.train(*portable), project.train(*portable, "model.dropout=0.5"))
 
-    assert "aten.ge.Scalar, forward (Dropout, src/experiment/models.py:" in lines[0]
-    assert "other: 0 → " in lines[0]
+    assert "forward (Dropout, src/experiment/models.py:" in lines[0]
+    assert lines[0].endswith(": only B runs it")
 
 
 def test_of_several_ranks_the_first_ones_operators_are_compared(project, zoomed):
     two = ("trainer.parallel=ddp", "trainer.ranks=2", "trainer.max_steps=2")
 
-    lines = zoomed(project.train(*two), project.train(*two, "optimizer.lr=0.004"))
+    lines = zoomed(project.train(*two), project.train(*two, "trainer.clip_norm=0.01"))
 
-    assert "aten._fused_adam_.default, update" in lines[0]
-    assert lines[0].endswith(": lr: 0.003 → 0.004")
+    assert "forward (src/experiment/trainer.py:" in lines[0]
+    assert lines[0].endswith(": only B runs it")
 
 
 def test_a_bit_that_flips_in_a_later_step_is_found_between_two_digests(project, zoomed):
