@@ -21,7 +21,7 @@ class Parallel:
 
     def __init__(self, model: Any, config: DictConfig, run: Run) -> None:
         self.model, self._run, self._ranks = model, run, run.ranks
-        self._ddp = config.parallel == "ddp"
+        self._ddp, self._accumulate = config.parallel == "ddp", config.accumulate
         self._wrapped: nn.Module | None = None
         world = self._ranks.world
         if self._ddp:
@@ -43,10 +43,10 @@ class Parallel:
 
     def cut(self, count: int) -> list[slice]:
         """Which of a batch's samples are this rank's, a slice for each of its shards; of a short batch some are empty, not the first."""
-        if self._ddp and count < self.shards:
+        if self._ddp and count < self.shards * self._accumulate:  # every rank must call as many times
             raise VerbatimError(
-                "trainer.batch_size", expected=f"one that leaves {self.shards} images or more for the last batch, one for each rank", found=f"{count} left",
-                then="choose another trainer.batch_size",
+                "trainer.batch_size", expected=f"a last batch of {self.shards * self._accumulate} images or more, one for each part on each rank",
+                found=f"{count} left", then="choose another trainer.batch_size",
             )  # fmt: skip
         mine = self.shards // self._ranks.world
         start = self._ranks.rank * mine

@@ -175,9 +175,10 @@ class Rate:
 
 
 def _parts(samples: Tensor, x: Tensor, y: Tensor, accumulate: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """As many parts, as equal as can be; fewer where there are fewer samples."""
     if accumulate == 1:
         return iter([(samples, x, y)])
-    return zip(*(each.chunk(accumulate) for each in (samples, x, y)), strict=True)
+    return zip(*(each.tensor_split(min(accumulate, len(samples))) for each in (samples, x, y)), strict=True)
 
 
 def _better(value: float, best: float, monitor: str) -> bool:
