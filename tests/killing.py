@@ -72,7 +72,7 @@ class Started:
         deadline = time.monotonic() + WAIT_S
         while self.process.poll() is None and self.steps < steps:
             assert time.monotonic() < deadline, self.said
-            time.sleep(0.002)
+            time.sleep(0.01)
         time.sleep(later_s)
         if self.process.poll() is not None:
             return False
