@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from verbatim.errors import VerbatimError
 from verbatim.portable.cases.inputs import made
 
 Group = Callable[[torch.dtype], Iterator[tuple[str, Tensor]]]
@@ -104,9 +105,7 @@ def written(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
 
 def composed(dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """What is built of one product, and its gradients."""
-    x, w, b = (
-        exact(*shape, salt=i, dtype=dtype).requires_grad_() for i, shape in enumerate(((4, 5, 7), (3, 7), (3,)))
-    )
+    x, w, b = (exact(*shape, salt=i, dtype=dtype).requires_grad_() for i, shape in enumerate(((4, 5, 7), (3, 7), (3,))))
     for name, out in {
         "linear": functional.linear(x, w, b),
         "linear without bias": functional.linear(x[0], w),
@@ -280,7 +279,7 @@ def misfits() -> dict[str, str]:
         try:
             call()
             found[name] = ""
-        except Exception as error:
+        except (RuntimeError, VerbatimError) as error:
             found[name] = type(error).__name__
     return found
 

@@ -62,7 +62,7 @@ def uniform_like(x: Tensor) -> Tensor:
         return torch.rand_like(x)
     bits = BITS.get(x.dtype, 24)
     drawn = (_bits(_current, x.shape, x.device) >> (32 - bits)) & (2**bits - 1)
-    return drawn.to(torch.float32).mul_(2.0**-bits).to(x.dtype)
+    return drawn.to(torch.float32).mul_(2.0**-bits).to(x.dtype)  # type: ignore[no-any-return]
 
 
 def normal_like(x: Tensor) -> Tensor:
@@ -77,6 +77,8 @@ def normal_like(x: Tensor) -> Tensor:
 def _bits(key: _Key, shape: torch.Size, device: torch.device) -> Tensor:
     """int32 of that shape, all bits random: two of each hash."""
     key.places += 1
+    if not shape.numel():  # a rank without samples; strides of nothing can't be viewed as another type
+        return torch.empty(shape, dtype=torch.int32, device=device)
     each = shape[1:].numel()
     streams = _mixed(key.streams.to(device) + _wrapped(key.places * GOLDEN))
     counter = torch.arange(1, each // 2 + 2, device=device).mul_(GOLDEN)

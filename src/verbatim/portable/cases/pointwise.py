@@ -52,13 +52,20 @@ def pointwise() -> Iterator[tuple[str, Case]]:
 
 
 def _into() -> list[Tensor]:
-    x, nn = positive(1003, dtype=torch.float64), torch._C._nn
+    x = positive(1003, dtype=torch.float64)
+    nn: Any = torch._C._nn
     outs = [torch.empty(0, dtype=torch.float64) for _ in range(8)]
     for function, out in zip((torch.sqrt, torch.log, torch.erfinv, nn.gelu, nn.elu, nn.softplus), outs, strict=False):
         function(x, out=out)
     torch.pow(x, 0.5, out=outs[6])
     torch.ops.aten.gelu_backward.grad_input(x, x, grad_input=outs[7])
-    there = [x.clone().sqrt_(), x.clone().log_(), x.clone().erfinv_(), x.clone().pow_(0.5), functional.elu(-x, inplace=True)]
+    there = [
+        x.clone().sqrt_(),
+        x.clone().log_(),
+        x.clone().erfinv_(),
+        x.clone().pow_(0.5),
+        functional.elu(-x, inplace=True),
+    ]
     return [*outs, *there, nn.gelu_(x.clone())]
 
 
