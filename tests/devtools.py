@@ -15,7 +15,7 @@ CHROMIUM = shutil.which("chromium")
 # The browser's own calls home stay at home: no name is resolved.
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
          "--disable-background-networking", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars")  # fmt: skip
-KEYS = {"Enter": ("\r", 13), "Escape": ("", 27), "ArrowRight": ("", 39), "Tab": ("", 9)}
+KEYS = {"Enter": ("\r", 13), "Escape": ("", 27), "ArrowRight": ("", 39), "ArrowDown": ("", 40), "Tab": ("", 9)}
 WAIT_S = 120
 
 
@@ -41,6 +41,7 @@ class Tab:
         self.said, self.requests = [], []
         target = next(t for t in self.ask("Target.getTargets")["targetInfos"] if t["type"] == "page")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.ask("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
 
@@ -99,8 +100,11 @@ class Tab:
     def run(self, script):
         """The value of an expression, as JSON has it, after two frames: what a change of size sets off has been drawn by then."""
         two = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-        text = f"(async () => {{ await {two}; const value = {script}; await {two}; return value }})()"
-        done = self.ask("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
+        return self.now(f"(async () => {{ await {two}; const value = await {script}; await {two}; return value }})()")
+
+    def now(self, script):
+        """Without waiting: where scripts are turned off, no frame calls back."""
+        done = self.ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in done:
             raise RuntimeError(str(done["exceptionDetails"]))
         return done["result"].get("value")

@@ -64,13 +64,13 @@ def axis(
     """On a logarithmic scale where the values span two decades or more. `labels`: of all values, where they are few."""
     there = [value for value in values if finite(value) and value is not None]
     low, high = min(there, default=0.0), max(there, default=0.0)
-    if high - low <= 1e-12 * max(abs(low), abs(high)):
+    if high - low <= max(1e-12 * max(abs(low), abs(high)), 1e-300):
         return Axis(name, "linear", [(FINE // 2, f"{low:g}")], [FINE // 2 if finite(v) else None for v in values])
     log = low > 0 and not linear and _decades_apart([low, high])
 
     def place(value: float) -> int:
-        part = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
-        return round(part * FINE)
+        of = math.log if log else float
+        return round((of(value) - of(low)) / (of(high) - of(low)) * FINE)
 
     marks = labels or (_decades(low, high) if log else _steps(low, high))
     ticks = [(place(value), text) for value, text in sorted(marks.items())]

@@ -41,19 +41,22 @@
   const words = (job) => axes.slice(0, -1).map((axis, k) => `${axis.name}=${cell(job, k + 2)}`);
   const said = (job) => `Job ${cell(job, 0)}: ${words(job).join("  ")}  →  ${axes[objective].name} ${cell(job, 1) || "none"}`;
 
-  // One job stands out in all pictures; the others step back. Its words are in sight where the table is pointed at: `quiet`.
+  // One job stands out in all pictures, as a copy on top; the others step back. `quiet`: its words are in sight already.
+  let front = [];
   function point(job, quiet = false) {
     const at = job ?? pinned;
-    marks.forEach((of, other) => {
-      for (const mark of [...of.learning, ...of.settings]) {
-        mark.classList.toggle("on", other === at);
-        mark.classList.toggle("dim", at !== null && other !== at);
-      }
-    });
+    for (const mark of front) mark.remove();
+    front = [];
+    document.querySelectorAll(".layer").forEach((layer) => layer.classList.toggle("dimmed", at !== null));
     document.querySelectorAll("tr.on").forEach((row) => row.classList.remove("on"));
     if (at !== null) {
       rows[at].classList.add("on");
-      for (const mark of [...marks[at].learning, ...marks[at].settings]) mark.parentNode.append(mark); // to the front
+      for (const mark of [...marks[at].learning, ...marks[at].settings]) {
+        const copy = mark.cloneNode();
+        copy.classList.add("on");
+        mark.parentNode.append(copy);
+        front.push(copy);
+      }
     }
     byId("readout").textContent = at === null || quiet ? "" : said(at) + (pinned === at ? "  (held: Escape lets go)" : "");
   }
@@ -146,11 +149,12 @@
     svg("text", { class: "soft", x: width - right, y: height - 6, "text-anchor": "end" }, picture, "epoch");
     svg("text", { class: "soft", x: left, y: height - 6 }, picture, metric.name + (metric.kind === "log" ? ", logarithmic" : ""));
     const lines = jobs.map((job, k) => [job, metric.lines[k].map((at, i) => (at === null ? null : [across((x[k] ?? x[0])[i]), up(at)]))]);
-    const layer = svg("g", {}, picture);
+    const layer = svg("g", { class: "layer" }, picture);
     const colours = shades(jobs);
     for (let k = lines.length - 1; k >= 0; k--) line(layer, ...lines[k], colours[k], "learning"); // the best on top
     listen(picture, nearestLine(lines), () => jobs);
     show();
+    point(null);
   }
 
   const tail = (text, room) => (text.length > room ? `…${text.slice(1 - room).replace(/^\./, "")}` : text);
@@ -170,7 +174,7 @@
     const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Settings of each job and its objective, a line for each. The arrow keys go from job to job." }, box);
     const jobs = data.valued;
     const lines = jobs.map((job) => [job, axes.map((axis, k) => [across(k), up(axis.at[job])])]);
-    const layer = svg("g", {}, picture);
+    const layer = svg("g", { class: "layer" }, picture);
     const colours = shades(jobs);
     for (let k = lines.length - 1; k >= 0; k--) line(layer, ...lines[k], colours[k], "settings");
     axes.forEach((axis, k) => {
@@ -204,6 +208,7 @@
     slices(jobs, colours);
     axes.forEach((axis) => axis.brushed());
     show();
+    point(null);
   }
 
   const only = (k, at) => brushes[k] !== null && brushes[k][0] === at && brushes[k][1] === at;
@@ -255,7 +260,7 @@
       for (const [at, text] of far(axis.ticks, room, width - left - right)) svg("text", { class: "soft", x: across(at), y: height - 6, "text-anchor": at > 950 ? "end" : "middle" }, picture, short(text, 9));
       // Points of one category stand beside one another, always in the same way.
       const beside = (job) => (axis.kind === "category" ? (((job * 37) % 21) - 10) * Math.min(1, (width - left - right) / axis.ticks.length / 30) : 0);
-      const layer = svg("g", {}, picture);
+      const layer = svg("g", { class: "layer" }, picture);
       const places = jobs.map((job) => [job, across(axis.at[job]) + beside(job), up(axes[objective].at[job])]);
       for (let i = places.length - 1; i >= 0; i--) {
         const [job, cx, cy] = places[i];

@@ -161,11 +161,11 @@ def _plots(results: dict[str, Any], columns: dict[str, list[str]]) -> str:
 <div class="wide"><div class="plot" id="parallel"></div></div><div id="slices"></div></section>"""
     return f"""<section class="needs-script" id="learning"><h2>Learning curves</h2>
 <div class="legend"><label class="filters">Metric <select id="metric"></select></label><span class="small" id="drawn"></span>
-<span class="small">best</span><svg id="legend" viewBox="0 0 {
+<span class="small ramp">best <svg id="legend" viewBox="0 0 {
         SHADES
     } 1" width="144" height="12" preserveAspectRatio="none" aria-hidden="true">{
         "".join(f'<rect class="k{i}" x="{i}" width="1.05" height="1"/>' for i in range(SHADES))
-    }</svg><span class="small">last of these, by {objective}</span></div>
+    }</svg> last of these, by {objective}</span></div>
 <div class="plot" id="curves"></div></section>
 {settings if columns else ""}"""
 
