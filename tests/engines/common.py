@@ -1,5 +1,6 @@
 """What every engine must do, seen on a real one: plain commands first, then runs. The tests of each engine stand on this."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from conftest import ROOT, python
 from verbatim import record
 from verbatim.multirun.jobs import Engine, Job
 
-LIMIT_S = 240.0
+LIMIT_S = 60.0
 RUN = ("trainer.epochs=1", "trainer.max_steps=12", "determinism.threads=1")
 SEEDS = (0, 1, 2, 3)
 CHECKPOINT = """
@@ -61,7 +62,7 @@ def until(condition: object) -> None:
 def training(folder: Path, runs: Path, index: int, *words: str, **given: object) -> Job:
     command = (sys.executable, "-m", "experiment.train", f"paths.runs={runs}", *RUN, f"seed={index}", *words)
     variables = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "PYTHONHASHSEED": "0"}
-    return job(folder, index, *command, folder=ROOT, environment=variables, **given)
+    return dataclasses.replace(job(folder, index, *command, environment=variables, **given), folder=ROOT)
 
 
 def outcomes(runs: Path) -> dict[int, str]:

@@ -34,22 +34,16 @@ def cluster() -> Iterator[debian_slurm.Cluster]:
 
 
 @pytest.fixture(scope="module")
-def network() -> Iterator[None]:
+def nodes() -> Iterator[ray_here.Nodes]:
+    """A Ray whose head has two cores; this process is in its network."""
     pytest.importorskip("ray", reason="ray is not in the environment: nox -s env -- ray")
-    try:
-        with ray_here.own_network():
-            yield
-    except ray_here.UnavailableError as why:
-        pytest.skip(str(why))
-
-
-@pytest.fixture
-def nodes(network: None) -> Iterator[ray_here.Nodes]:
-    """Ray's nodes; none has started yet."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: a socket's path may have 107 bytes
     nodes = ray_here.Nodes(folder)
     try:
-        yield nodes
+        with ray_here.own_network():
+            nodes.start("head", "--head", f"--port={ray_here.PORT}", "--num-cpus=2", "--include-dashboard=false")
+            yield nodes
+            nodes.end()
     except ray_here.UnavailableError as why:
         pytest.skip(str(why))
     finally:

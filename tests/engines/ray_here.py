@@ -47,7 +47,7 @@ class Nodes:
     started: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
 
     def start(self, name: str, *words: str) -> None:
-        common = ["--block", "--disable-usage-stats", "--object-store-memory=83886080", "--include-dashboard=false"]
+        common = ["--block", "--disable-usage-stats", "--object-store-memory=83886080"]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *common]
         out = self.folder / f"{name}.out"
         with out.open("wb") as file:

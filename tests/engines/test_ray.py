@@ -22,12 +22,13 @@ def started(one) -> bool:
     return (one.folder / "started").exists() and bool((one.folder / "started").read_text())
 
 
-class TestRayStartedHere(Common):
+class TestRay(Common):
     @pytest.fixture
-    def engine(self, network):
-        return Ray()
+    def engine(self, nodes):
+        return Ray(address=ray_here.ADDRESS)
 
     def short_grace(self, monkeypatch):
+        """The worker's own is Ray's to pickle, at the first job."""
         monkeypatch.setattr(module, "GRACE_S", 1.0)
 
     def test_a_job_whose_worker_is_killed_is_lost_and_asked_to_end(self, engine, tmp_path):
@@ -40,43 +41,58 @@ class TestRayStartedHere(Common):
         assert waited(engine, 1) == {0: "its worker was killed"}
         until(lambda: not Path(f"/proc/{own}").exists())
 
-    def test_more_cores_than_there_are_is_refused(self, engine, tmp_path):
-        with pytest.raises(
-            VerbatimError, match=r"^ray: expected 1000 cores for job 0, found \d+ here\n  next: add determinism"
-        ):
-            engine.start([script(tmp_path, 0, "", threads=1000)])
-
-
-def test_a_node_that_dies_loses_its_job_alone(nodes, tmp_path):
-    nodes.start("head", "--head", f"--port={ray_here.PORT}", "--num-cpus=1")
-    nodes.start("other", f"--address={ray_here.ADDRESS}", "--num-cpus=2")
-    engine = Ray(address=ray_here.ADDRESS)
-    try:
-        jobs = [
-            script(tmp_path, 0, "import pathlib, time; pathlib.Path('started').write_text('.'); time.sleep(20)"),
-            script(tmp_path, 1, SLEEPS, threads=2),  # only the other node has as many
-        ]
-        engine.start(jobs[1:])
-        until(lambda: started(jobs[1]))
-        engine.start(jobs[:1])
-        until(lambda: started(jobs[0]))
+    def test_a_node_that_dies_loses_its_job_alone(self, engine, nodes, tmp_path):
+        nodes.start("other", f"--address={ray_here.ADDRESS}", "--num-cpus=3")
+        there = script(tmp_path, 1, SLEEPS, threads=3)  # only the other node has as many
+        here = script(
+            tmp_path,
+            0,
+            f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'go')!r}).exists(): time.sleep(0.1)",
+        )
+        engine.start([there])
+        until(lambda: started(there))
+        engine.start([here])
         nodes.kill("other")
-        found = waited(engine, 2)
 
-        assert found[0] == ""
-        assert found[1]
+        assert waited(engine, 1) == {1: "its node died"}
+        (tmp_path / "go").touch()
+        assert waited(engine, 1) == {0: ""}
+
+    def test_a_job_gets_no_gpu_that_it_did_not_ask_for(self, engine, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        one = script(tmp_path, 0, "import os; print(repr(os.environ.get('CUDA_VISIBLE_DEVICES')))")
+        engine.start([one])
+
+        assert waited(engine, 1) == {0: ""}
+        assert one.log.read_text() in ("''\n", "None\n")
+
+    def test_more_cores_than_any_node_has_are_noted(self, engine, tmp_path, capsys):
+        engine.start([script(tmp_path, 0, "", threads=1000)])
+
+        assert capsys.readouterr().err == "note: job 0 waits for a node of 1000 cores; the largest has 2\n"
+
+
+def test_ray_is_started_here_and_ended_again(nodes, tmp_path):
+    engine = Ray()
+    try:
+        engine.start([script(tmp_path, 0, "print('hello')")])
+        assert waited(engine, 1) == {0: ""}
+        with pytest.raises(
+            VerbatimError, match=r"^ray: expected 1000 cores for job 1, found \d+ here\n  next: add determinism"
+        ):
+            engine.start([script(tmp_path, 1, "", threads=1000)])
     finally:
         engine.close()
 
 
-def test_a_cluster_that_is_not_there_is_said(network, tmp_path):
+def test_a_cluster_that_is_not_there_is_said(nodes):
     with pytest.raises(
-        VerbatimError, match=r"(?s)^hydra.launcher.address=auto: expected a Ray .*next: ray start --head"
+        VerbatimError, match=r"(?s)^hydra.launcher.address=127.0.0.1:1: expected a Ray .*next: ray start --head"
     ):
-        Ray(address="auto")
+        Ray(address="127.0.0.1:1")
 
 
-def test_without_ray_it_says_what_to_install(tmp_path):
+def test_without_ray_it_says_what_to_install():
     text = "import sys; sys.modules['ray'] = None\nfrom verbatim.multirun.ray import Ray\ntry: Ray()\nexcept Exception as e: print(e)"
     done = subprocess.run([sys.executable, "-c", text], env=ENVIRONMENT, capture_output=True, text=True, check=False)
 

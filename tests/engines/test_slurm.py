@@ -1,5 +1,6 @@
 """The engine `slurm` on a real Slurm of two nodes."""
 
+import contextlib
 import sys
 
 import pytest
@@ -18,6 +19,16 @@ def engine(cluster):
     return Slurm(timeout_min=10)
 
 
+@pytest.fixture
+def opened(cluster):
+    """An engine with other settings, closed at the end."""
+    cluster.idle()
+    made = []
+    yield lambda **parameters: made.append(Slurm(**parameters)) or made[-1]
+    for engine in made:
+        engine.close()
+
+
 def counted(monkeypatch) -> list[str]:
     """The names of Slurm's commands, as they are called."""
     called, run = [], slurm._run
@@ -29,13 +40,13 @@ class TestSlurm(Common):
     def short_grace(self, monkeypatch):
         monkeypatch.setattr(slurm, "GRACE_S", 1.0)
 
-    def test_jobs_are_one_array_and_one_question_asks_for_all(self, engine, cluster, tmp_path, monkeypatch):
+    def test_jobs_are_one_array_and_one_question_asks_for_all(self, engine, tmp_path, monkeypatch):
         called = counted(monkeypatch)
-        engine.start([script(tmp_path, index, "import time; time.sleep(1)") for index in range(12)])
-        queued = cluster.run("squeue", "--noheader", "--array", "--states=all", "--format=%F %j").splitlines()
+        jobs = [script(tmp_path, i, "import os; print(os.environ['SLURM_ARRAY_JOB_ID'])") for i in range(12)]
+        engine.start(jobs)
         waited(engine, 12)
 
-        assert len({line for line in queued if line.endswith(" verbatim")} & set(queued[:12])) == 1
+        assert len({one.log.read_text() for one in jobs}) == 1
         assert set(called) == {"squeue"}
 
     def test_nothing_of_submitit_is_left(self, engine, tmp_path):
@@ -56,11 +67,12 @@ class TestSlurm(Common):
 
             assert sorted(waited(engine, 2).values()) == ["", "its node failed"]
         finally:
-            cluster.run("scontrol", "update", "nodename=n2", "state=resume")
+            with contextlib.suppress(RuntimeError):  # its daemon has said that it is well, and it is back already
+                cluster.run("scontrol", "update", "nodename=n2", "state=resume")
 
-    def test_a_job_is_asked_to_end_before_its_time_limit(self, cluster, tmp_path):
+    def test_a_job_is_asked_to_end_before_its_time_limit(self, opened, tmp_path):
         """Slurm looks at limits every 30 s or so: asked 65 s before the end of a minute is asked at the first look."""
-        engine = Slurm(timeout_min=1, signal_delay_s=65)
+        engine = opened(timeout_min=1, signal_delay_s=65)
         one = script(tmp_path, 0, CHECKPOINT)
         engine.start([one])
 
@@ -114,36 +126,34 @@ class TestSlurm(Common):
         ("parameters", "says"),
         [
             ({"partition": "none"}, "sbatch: expected Slurm to take the jobs, found .*[Ii]nvalid partition"),
-            ({"nodes": 3}, "sbatch: expected Slurm to take the jobs, found .*"),
             ({"partitoin": "debug"}, "hydra.launcher: expected submitit's parameters for Slurm, found .*partitoin"),
             ({"timeout_min": "long"}, "hydra.launcher: expected submitit's parameters for Slurm, found .*timeout_min"),
         ],
     )
-    def test_what_slurm_or_submitit_refuses_is_said(self, cluster, tmp_path, parameters, says):
+    def test_what_slurm_or_submitit_refuses_is_said(self, opened, tmp_path, parameters, says):
         with pytest.raises(VerbatimError, match=f"^{says}"):
-            Slurm(**parameters).start([script(tmp_path, 0, "")])
+            opened(**parameters).start([script(tmp_path, 0, "")])
 
-    def test_setup_lines_run_before_the_job(self, cluster, tmp_path):
-        engine = Slurm(setup=["export FROM_SETUP=yes", "echo said by setup"])
+    def test_setup_lines_run_before_the_job(self, opened, tmp_path):
+        engine = opened(setup=["export FROM_SETUP=yes", "echo said by setup"])
         one = script(tmp_path, 0, "import os; print(os.environ['FROM_SETUP'])")
         engine.start([one])
 
         assert waited(engine, 1) == {0: ""}
         assert one.log.read_text() == "yes\nsaid by setup\n"
 
-    def test_another_python_starts_the_job(self, cluster, tmp_path):
-        engine = Slurm(python=f"env WITHIN=yes {sys.executable}")
+    def test_another_python_starts_the_job(self, opened, tmp_path):
+        engine = opened(python=f"env WITHIN=yes {sys.executable}")
         one = script(tmp_path, 0, "import os; print(os.environ['WITHIN'])")
         engine.start([one])
 
         assert waited(engine, 1) == {0: ""}
         assert one.log.read_text() == "yes\n"
 
-    def test_a_run_over_two_nodes_has_the_outcome_of_one_rank(self, cluster, tmp_path):
+    def test_a_run_over_two_nodes_has_the_outcome_of_one_rank(self, opened, tmp_path):
         alone, both = tmp_path / "alone", tmp_path / "runs"
         assert python("-m", "experiment.train", f"paths.runs={alone}", *RUN, "trainer.shards=2").returncode == 0
-        cluster.idle()
-        engine = Slurm(nodes=2, timeout_min=10)
+        engine = opened(nodes=2, timeout_min=10)
         one = training(tmp_path, both, 0, "trainer.shards=2")
         engine.start([one])
 
@@ -151,9 +161,8 @@ class TestSlurm(Common):
         assert outcomes(both) == outcomes(alone)
         assert record.read(next(both.iterdir())).environment["ranks"] == 2
 
-    def test_both_nodes_of_a_job_are_asked_to_end(self, cluster, tmp_path):
-        cluster.idle()
-        engine = Slurm(nodes=2)
+    def test_both_nodes_of_a_job_are_asked_to_end(self, opened, tmp_path):
+        engine = opened(nodes=2)
         text = CHECKPOINT.replace('"started"', '"started" + os.environ["RANK"]').replace(
             '"checkpoint"', '"checkpoint" + os.environ["RANK"]'
         )

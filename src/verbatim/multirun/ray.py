@@ -52,6 +52,8 @@ class Ray:
         for job in jobs:
             if self._here and job.threads > most:
                 raise VerbatimError("ray", expected=f"{job.threads} cores for job {job.index}", found=f"{most:g} here", then="add determinism.threads=… (another thread count gives other bits)")  # fmt: skip
+            if job.threads > most:  # a cluster that grows may get one
+                print(f"note: job {job.index} waits for a node of {job.threads} cores; the largest has {most:g}", file=sys.stderr)  # fmt: skip
             task = self._ray.remote(num_cpus=job.threads, num_gpus=self._gpus, max_retries=0)(_job)
             self._running[task.remote(job.command, str(job.folder), dict(os.environ), job.variables(), str(job.log))] = job  # fmt: skip
 
@@ -78,6 +80,8 @@ class Ray:
             return "cancelled"
         except errors.OutOfMemoryError:
             return "out of memory"
+        except errors.NodeDiedError:
+            return "its node died"
         except errors.WorkerCrashedError:
             return "its worker was killed"
         except errors.RayTaskError:  # the command could not be started: the job's log says why

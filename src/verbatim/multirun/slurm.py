@@ -92,7 +92,7 @@ class Slurm:
         given = {"cpus_per_task": threads, "name": "verbatim", "use_srun": False, "stderr_to_stdout": True}
         given |= self._parameters | {"additional_parameters": self._sbatch}
         prefixed = {key if key in SHARED else f"slurm_{key}": value for key, value in given.items()}
-        each = [(list(j.command), str(j.folder), j.variables(), str(j.log), self._python is not None) for j in jobs]
+        each = [(self._command(j), str(j.folder), j.variables(), str(j.log)) for j in jobs]
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # what sbatch says is in its exception, too
                 executor = submitit.AutoExecutor(folder, "slurm", slurm_python=f"exec {self._python or sys.executable}")
@@ -104,6 +104,11 @@ class Slurm:
             raise VerbatimError("sbatch", expected="Slurm to take the jobs", found=_line(str(error)), then="see sinfo and squeue; then set hydra.launcher.partition=…, .account=…, and so on") from None  # fmt: skip
         for job, queued in zip(jobs, submitted, strict=True):
             self._running[queued.job_id] = (job, queued.paths.stdout)
+
+    def _command(self, job: Job) -> list[str]:
+        """With several tasks, srun starts a rank in each. An empty word is for the node's own Python."""
+        command = ["" if self._python and job.command[0] == sys.executable else job.command[0], *job.command[1:]]
+        return command if self._single else ["srun", "--kill-on-bad-exit=1", "/bin/sh", "-c", RANK, "sh", *command]
 
     def wait(self, timeout_s: float) -> list[Ended]:
         deadline_s = time.monotonic() + timeout_s
@@ -163,15 +168,13 @@ class Slurm:
         return sorted({name.partition("_")[0] for name in self._running})
 
 
-def become(command: list[str], folder: str, variables: dict[str, str], log: str, own_python: bool) -> None:
-    """On the node: turn this process, the only one of the batch job, into the job. With several tasks, srun starts a rank in each."""
+def become(command: list[str], folder: str, variables: dict[str, str], log: str) -> None:
+    """On the node: turn this process, the only one of the batch job, into the job."""
     os.chdir(folder)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    words = [sys.executable, *command[1:]] if own_python else command
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        words = ["srun", "--kill-on-bad-exit=1", "/bin/sh", "-c", RANK, "sh", *words]
+    words = [word or sys.executable for word in command]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SUBMITIT_")}
     os.execvpe(words[0], words, kept | variables)
 
