@@ -87,6 +87,18 @@ def train(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def multirun(session: nox.Session) -> None:
+    """Make many runs, one per combination: `nox -s multirun -- seed=0,1,2 optimizer.lr=1e-2,1e-3` (`-- --help`)."""
+    _verdict(session, "-m", "experiment.train", "--multirun", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def best(session: nox.Session) -> None:
+    """Name the best run of a multirun, and what makes it again: `nox -s best -- latest`."""
+    _verdict(session, "-m", "verbatim", "best", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def evaluate(session: nox.Session) -> None:
     """Test a run's weights again: `nox -s evaluate -- run=runs/<run>` (or run=latest)."""
     _python(session, "-m", "experiment.evaluate", *session.posargs)

@@ -157,6 +157,18 @@ class Machine:
 
 
 @dataclass
+class Multirun:
+    """How many runs of one command are made and judged. Like `machine` no part of the recipe."""
+
+    objective: str = "validation_${trainer.monitor}"  # a metric of the record: the best epoch's, never the test's
+    goal: str = choice("auto", "auto", "minimize", "maximize")  # auto: maximize an accuracy
+    at_once: int | None = number(None, least=1)  # jobs, on this machine; null: what cores and GPUs allow
+    limit: int = number(1000, least=1)  # more jobs than this are taken for a slip
+    retries: int = number(2, least=0)  # of a job that was lost: killed, or with its node
+    again: bool = False  # run what is sealed again as well, and compare
+
+
+@dataclass
 class Trace:
     parameters_every: int = number(10, least=0)
 
@@ -166,6 +178,7 @@ class Paths:
     """Where things lie on this machine. With `machine` the one part of the configuration that is not part of the recipe."""
 
     runs: str = "runs"
+    sweeps: str = "sweeps"
     data: str = MISSING
     folder: str | None = None
 
@@ -181,6 +194,7 @@ class Train:
     trace: Trace = field(default_factory=Trace)
     paths: Paths = field(default_factory=Paths)
     machine: Machine = field(default_factory=Machine)
+    multirun: Multirun = field(default_factory=Multirun)
 
 
 @dataclass

@@ -15,7 +15,13 @@ from verbatim.recorder import Run
 schema.register()
 
 
+def fingerprint(data: DictConfig) -> str:
+    """Of the data that a configuration names: a multirun asks, to find what has been run already."""
+    return str(hydra.utils.instantiate(data).fingerprint)
+
+
 @hydra.main(version_base="1.3", config_path=app.CONFIGS, config_name="train")
+@app.fingerprints(fingerprint)
 @app.task
 def main(config: DictConfig) -> float:
     """Returns the best epoch's validation value of `trainer.monitor`: what a sweep would optimise, never the test's."""

@@ -10,6 +10,7 @@ from verbatim.errors import VerbatimError
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "runs": ("verbatim.ledger", "list recorded runs"),
+    "best": ("verbatim.multirun.best", "name the best run of a multirun"),
     "compare": ("verbatim.compare", "name the first thing that differs between two runs"),
     "reproduce": ("verbatim.reproduce", "make a run again from its record, and compare"),
     "report": ("verbatim.report", "write all runs and verdicts as a page for a browser"),

@@ -39,10 +39,34 @@ def task(main: Callable[[Any], T]) -> Callable[[Any], T]:
     return guarded
 
 
+def fingerprints(of: Callable[[Any], str]) -> Callable[[Callable[[Any], T]], Callable[[Any], T]]:
+    """Goes between `hydra.main` and `task`. `of`: the fingerprint of the data that a configuration's node `data` names; with it a
+    multirun knows the whole recipe of a job before it starts it."""
+
+    def mark(main: Callable[[Any], T]) -> Callable[[Any], T]:
+        main.fingerprint = of  # type: ignore[attr-defined]
+        return main
+
+    return mark
+
+
 def run(main: Callable[[], Any]) -> None:
-    """Run a function decorated with `hydra.main`, and end the process."""
+    """Run a function decorated with `hydra.main`, and end the process. `--multirun` among its arguments makes many runs of it."""
     determinism.fix_hash_seed()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: it is printed here, in one form
+    from verbatim import multirun
+
+    if many := not {*multirun.WORDS}.isdisjoint(sys.argv[1:]):
+        multirun.prepare(sys.argv)
+    try:
+        _run(main)
+    except SystemExit as ended:
+        sys.exit(multirun.finish(ended.code) if many else ended.code)
+    if many:
+        sys.exit(multirun.finish(0))
+
+
+def _run(main: Callable[[], Any]) -> None:
     from hydra.errors import InstantiationException
 
     try:
@@ -58,9 +82,11 @@ def run(main: Callable[[], Any]) -> None:
             raise
         from verbatim.settings import explain
 
-        sys.exit(_refuse(explain(error)))
+        sys.exit(_refuse(mendable(error) or explain(error)))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Interrupted:
+        sys.exit(143)
 
 
 def _refuse(error: VerbatimError) -> int:

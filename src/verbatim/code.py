@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 REFS = "refs/verbatim/"
@@ -26,6 +26,15 @@ class Code:
     reason: str = ""
 
 
+_held: dict[Path, Code] = {}
+
+
+def hold(root: Path) -> Code:
+    """From here on the code of this process, and of those forked from it, is what it is now: this is what they have loaded."""
+    _held[root] = capture(root, "")
+    return _held[root]
+
+
 def capture(root: Path, run_id: str) -> Code:
     """Write the working tree around `root` into git's object store and keep it under `refs/verbatim/<run_id>` (not without an id).
 
@@ -35,7 +44,7 @@ def capture(root: Path, run_id: str) -> Code:
     if (given := os.environ.get("VERBATIM_CODE", "")) and not (root / ".git").exists():
         return _of_image(given)
     try:
-        return _capture(root, run_id)
+        return _keep(root, _held.get(root) or _capture(root), run_id)
     except FileNotFoundError:
         return Code(reason="git is not installed")
     except subprocess.CalledProcessError as error:
@@ -50,7 +59,7 @@ def _of_image(given: str) -> Code:
         return Code(reason=f"VERBATIM_CODE: {error}")
 
 
-def _capture(root: Path, run_id: str) -> Code:
+def _capture(root: Path) -> Code:
     found = git(root, "rev-parse", "--show-toplevel", "--git-path", "index").split("\n")
     top, index = Path(found[0]), root / found[1]
     untracked = git(top, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
@@ -69,13 +78,16 @@ def _capture(root: Path, run_id: str) -> Code:
         dirty = git(top, "rev-parse", "HEAD^{tree}") != tree
     except subprocess.CalledProcessError:  # no commit yet
         head, dirty = "", True
-    if not run_id:
-        return Code(tree=tree, head=head, dirty=dirty)
-    parent = ["-p", head] if head else []
-    made = commit(top, tree, parent, f"The code of run {run_id}")
-    ref = REFS + run_id
-    git(top, "update-ref", ref, made)
-    return Code(tree=tree, head=head, dirty=dirty, ref=ref)
+    return Code(tree=tree, head=head, dirty=dirty)
+
+
+def _keep(root: Path, code: Code, run_id: str) -> Code:
+    if not run_id or not code.tree:
+        return code
+    parent = ["-p", code.head] if code.head else []
+    made = commit(root, code.tree, parent, f"The code of run {run_id}")
+    git(root, "update-ref", REFS + run_id, made)
+    return replace(code, ref=REFS + run_id)
 
 
 def commit(folder: Path, tree: str, parents: list[str], message: str) -> str:

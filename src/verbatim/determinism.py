@@ -29,6 +29,7 @@ PROCESS_VARIABLES = (
     "MKL_NUM_THREADS", "NPY_DISABLE_CPU_FEATURES", "NVIDIA_TF32_OVERRIDE", "OMP_DYNAMIC", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA",
     "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", *portable.ABSENT,
 )  # fmt: skip
+SHARE = "VERBATIM_CORES"
 # Launchers set these, and the recipe has the last word. Any other that says otherwise was set by a person, who is asked.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_DYNAMIC", "MKL_DYNAMIC")
 
@@ -63,8 +64,9 @@ class Determinism:
 
 
 def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use: all that the system gives it, or its share among the jobs of a multirun."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, int(os.environ.get(SHARE, here)))
 
 
 def fix_hash_seed() -> None:
@@ -77,20 +79,19 @@ def fix_hash_seed() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def variables(settings: Determinism) -> dict[str, str]:
+def variables(level: str, threads: int) -> dict[str, str]:
     """The process variables of a level."""
-    threads = str(settings.threads)
     wanted = {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
         # A library that lowers its own thread count under load would change how sums are cut.
         "OMP_DYNAMIC": "FALSE",
         "MKL_DYNAMIC": "FALSE",
     }
-    if settings.level == "portable":
+    if level == "portable":
         wanted |= portable.VARIABLES
-    if settings.level == "exact":
+    if level == "exact":
         # cuBLAS repeats its bits only with a fixed workspace; two buffers of 4 MiB are the documented choice.
         wanted["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     return wanted
@@ -98,7 +99,7 @@ def variables(settings: Determinism) -> dict[str, str]:
 
 def set_variables(settings: Determinism) -> None:
     """Set the process variables. Torch must not be loaded, or must have been loaded under these very values."""
-    wanted = variables(settings)
+    wanted = variables(settings.level, settings.threads)
     _refuse_contradictions(settings.level, wanted)
     wrong = {name: os.environ.get(name) for name, value in wanted.items() if os.environ.get(name) != value}
     if wrong and "torch" in sys.modules:
@@ -141,16 +142,23 @@ def _is_of(package: str, value: object) -> bool:
     return str(name).partition(".")[0] == package
 
 
-def set_switches(settings: Determinism, seed: int, note: Callable[[str], None] | None = None) -> None:
-    """Seed every generator and set torch's switches. Imports torch (about 1.3 s). `note` is told of each unlisted operator, where
-    `determinism.unlisted` is `warn`."""
+def load_torch() -> None:
+    """Import torch (about 1.3 s), and nothing that a run does not need. The process variables must be set."""
     allocator.keep_freed_memory()
     gc.disable()  # the collector finds nothing in a million objects that stay: 0.1 s of the import
-    import torch
+    import torch  # noqa: F401
 
     gc.enable()
     gc.freeze()
     eager.defer_dynamo()
+
+
+def set_switches(settings: Determinism, seed: int, note: Callable[[str], None] | None = None) -> None:
+    """Seed every generator and set torch's switches. Imports torch. `note` is told of each unlisted operator, where
+    `determinism.unlisted` is `warn`."""
+    load_torch()
+    import torch
+
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)

@@ -106,6 +106,10 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+# Device, level and threads → what was measured in this process, or in the one it was forked from.
+probes: dict[tuple[str, str, int], str] = {}
+
+
 def describe_torch(device: str = "cpu", level: str = "exact") -> dict[str, Any]:
     """What only torch knows: its build, its threads, the GPU in use, the numerics probe (the level's own, where it has one).
     Imports torch."""
@@ -114,6 +118,9 @@ def describe_torch(device: str = "cpu", level: str = "exact") -> dict[str, Any]:
     from verbatim.portable import witnesses
     from verbatim.probe import probe
 
+    key = (device, level, torch.get_num_threads())
+    if key not in probes:
+        probes[key] = witnesses.probe(torch.get_num_threads()) if level == "portable" else probe()
     gpu = None
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
@@ -132,7 +139,7 @@ def describe_torch(device: str = "cpu", level: str = "exact") -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": device,
         "gpu": gpu,
-        "probe": witnesses.probe(torch.get_num_threads()) if level == "portable" else probe(),
+        "probe": probes[key],
     }
 
 

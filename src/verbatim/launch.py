@@ -65,21 +65,26 @@ def write_config(folder: Path, recipe_config: dict[str, Any], paths: dict[str, A
 
 def command(recorded: list[str], tree: Path, python: Path, configs: Path) -> list[str]:
     """The recorded interpreter options and program, with the recorded configuration instead of the overrides."""
-    options, program = [], []
-    for index, word in enumerate(recorded[1:], 1):
+    words = program(recorded)
+    if words[-1].endswith(".py"):
+        words[-1] = str(_script(tree, words[-1]))
+    return [str(python), *words, "--config-dir", str(configs), "--config-name", NAME, *QUIET]
+
+
+def program(command: list[str]) -> list[str]:
+    """Of a Python command, the interpreter's options and the module or script, without its arguments."""
+    options: list[str] = []
+    for index, word in enumerate(command[1:], 1):
         if word == "-m":
-            program = recorded[index : index + 2]
-        elif word.endswith(".py"):
-            program = [str(_script(tree, word))]
-        elif word.startswith("-"):
-            options.append(word)
-            continue
-        break
-    if not program:
-        raise VerbatimError(
-            "the recorded command", expected="python -m <module>, or a .py file", found=" ".join(recorded[:3])
-        )
-    return [str(python), *options, *program, "--config-dir", str(configs), "--config-name", NAME, *QUIET]
+            return [*options, *command[index : index + 2]]
+        if word.endswith(".py"):
+            return [*options, word]
+        if not word.startswith("-"):
+            break
+        options.append(word)
+    raise VerbatimError(
+        "the recorded command", expected="python -m <module>, or a .py file", found=" ".join(command[:3])
+    )
 
 
 def _script(tree: Path, name: str) -> Path:

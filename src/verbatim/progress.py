@@ -11,6 +11,8 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from verbatim.multirun import jobs
+
 REDRAW_S = 0.25
 
 
@@ -34,7 +36,7 @@ class Progress:
     def start(self, steps: int, done: int = 0) -> None:
         """`steps`: how many there will be at most; `done`: of these, by an earlier start of the run."""
         self._began = self._drawn = time.monotonic()
-        self._steps = steps
+        jobs.tell(steps=steps)
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),

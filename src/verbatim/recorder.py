@@ -47,6 +47,7 @@ from verbatim import (
 from verbatim.ending import Ending
 from verbatim.errors import Interrupted, VerbatimError, mendable
 from verbatim.folders import ROOT
+from verbatim.multirun import jobs
 from verbatim.progress import Progress
 from verbatim.ranks import Ranks
 
@@ -121,6 +122,7 @@ class Run:
         self.record.lock = self.record.environment.pop("lock")
         self._go_on()
         if self.ranks.first:
+            jobs.tell(run=self.folder)
             (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self._config, resolve=True))
             self._epochs = epochs.Epochs(self.folder)
         self._warn()

@@ -55,13 +55,16 @@ def check(config: DictConfig, prefix: str = "") -> None:
             _check_value(where, value, fields[str(key)].metadata)
 
 
+# Where and how a run is made, followed and judged, not what: no part of the recipe.
+ELSEWHERE = ("paths", "machine", "multirun", "tracker")
+
+
 def recipe_config(config: DictConfig) -> dict[str, Any]:
-    """The configuration without `paths` and `machine`: a value that refers to a path keeps its reference, so that it is the same
-    everywhere."""
+    """The configuration without `ELSEWHERE`: a value that refers to a path keeps its reference, so that it is the same everywhere."""
     masked: Any = OmegaConf.to_container(config, resolve=False)
     masked["paths"] = {key: f"<paths.{key}>" for key in config.paths}
     plain: Any = OmegaConf.to_container(OmegaConf.create(masked), resolve=True)
-    return {key: value for key, value in plain.items() if key not in ("paths", "machine")}
+    return {key: value for key, value in plain.items() if key not in ELSEWHERE}
 
 
 def _check_value(where: str, value: Any, rule: Any) -> None:

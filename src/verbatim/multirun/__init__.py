@@ -1,1 +1,71 @@
 """Multiruns: many runs of one command, planned, started on an engine, followed, and judged by one metric."""
+
+import argparse
+import sys
+from typing import Any
+
+ABOUT = """\
+Make many runs, each recorded: every combination of the values that settings are given. A job whose recipe has a sealed outcome is
+not run again; a multirun that was killed goes on with the same command."""
+EXAMPLES = """\
+examples:
+  nox -s multirun -- seed=0,1,2 optimizer.lr=1e-2,1e-3            every combination: 6 runs
+  nox -s multirun -- sweep=seeds model=cnn                        a sweep that is kept as a file, configs/sweep/seeds.yaml
+  nox -s multirun -- hydra/sweeper=optuna 'optimizer.lr=tag(log,interval(1e-4,1e-1))'    searched, not enumerated
+  nox -s multirun -- hydra/launcher=slurm seed=0,1,2              on Slurm; or ray: docs/clusters.md
+
+settings: multirun.objective (a metric of the validation part), multirun.goal (auto, minimize, maximize), multirun.retries (of jobs that
+were lost: killed, or with their node), and all those of nox -s train -- --help.
+exit codes: 0 all jobs are sealed; 1 some failed, or gave another outcome than before; 2 could not be started; 130 Ctrl-C; 143 SIGTERM."""
+
+
+WORDS = ("--multirun", "-m")  # by which Hydra knows one
+typed: list[str] = []  # the command line as the person gave it
+
+
+def prepare(arguments: list[str]) -> None:
+    """Before Hydra reads the command line: turn the flags into settings, and let it know the launcher and the sweepers."""
+    parser = argparse.ArgumentParser(
+        prog="nox -s multirun --", usage="%(prog)s [flags] [settings]", description=ABOUT, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument(
+        "--again", action="store_true", help="run what is sealed again as well: another outcome fails the multirun"
+    )
+    parser.add_argument(
+        "--at-once", metavar="N", type=int, help="jobs at a time, on this machine (default: cores by threads, or GPUs)"
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=int, help="how many jobs are meant, where there are more than 1,000"
+    )
+    parser.add_argument(*WORDS, action="store_true", help=argparse.SUPPRESS)
+    typed[:] = [word for word in arguments[1:] if word not in WORDS]
+    given, rest = parser.parse_known_args(arguments[1:])
+    flags = {"again": given.again or None, "at_once": given.at_once, "limit": given.limit}
+    arguments[1:] = [
+        *rest,
+        *(f"multirun.{name}={str(v).lower()}" for name, v in flags.items() if v is not None),
+        "--multirun",
+    ]
+
+    from hydra.core.plugins import Plugins
+
+    # Hydra takes plugins of a package `hydra_plugins` alone, and imports all that lies there at every start. These need no such package.
+    known: Any = Plugins.instance().class_name_to_class  # before the next line: it runs its own plugins' files anew
+    from verbatim.multirun.launcher import Launcher
+    from verbatim.multirun.sweeper import Grid
+
+    known |= {f"hydra_plugins.verbatim.{plugin.__name__}": plugin for plugin in (Launcher, Grid)}
+
+
+def finish(code: Any) -> Any:
+    """After Hydra is done: say what came out. `code`: the exit code so far."""
+    from verbatim.errors import VerbatimError
+    from verbatim.multirun.launcher import finish as conclude
+
+    try:
+        said = conclude()
+        return code or said
+    except VerbatimError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

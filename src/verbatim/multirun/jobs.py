@@ -1,9 +1,14 @@
 """A job of a multirun, and what an engine must do with it. What a job gave is read from its run's record, never from the engine."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from verbatim import record
+
+AT = "VERBATIM_JOB"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +28,7 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)  # besides this process's own
 
     def variables(self) -> dict[str, str]:
-        return {**self.environment, "VERBATIM_JOB": str(self.at)}
+        return {**self.environment, AT: str(self.at)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,3 +56,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Leave nothing behind. Jobs that still run are ended."""
+
+
+def tell(*, run: Path | None = None, steps: int = 0) -> None:
+    """A run that is a job's says where it lies, and how many steps it will make at most. Any other keeps silent."""
+    if not (at := os.environ.get(AT)):
+        return
+    if run:
+        record.write_atomically(Path(at), f"{run}\n".encode())
+    if steps:
+        Path(at).with_suffix(".steps").write_text(str(steps))

@@ -1,14 +1,4 @@
-"""The operators whose own kernels give other bits elsewhere, rerouted: what, why, and what it costs.
-
-    matrix products    MKL's are the same on every CPU only in its slowest mode (`MKL_CBWR=COMPATIBLE`: 1.8 to 3.1 times a step of the
-                       models here). OpenBLAS, which NumPy brings, is told which kernels to take (`OPENBLAS_CORETYPE=Haswell`: AVX2 and
-                       FMA, the same blocks on every CPU) and is as fast as MKL; what is left is the way through Python, 8 us a call.
-    sqrt, pow 0.5      MKL's, in that mode, starts from an approximate reciprocal root, an instruction whose result AMD and Intel
-                       define differently. NumPy's is the instruction that IEEE 754 rounds. 6 us a call.
-    log of float64     MKL's starts from an approximate reciprocal: one value in a million differed.
-    gelu, elu,         Of other types than float32, of tensors that are not contiguous, at the ends of vectors, or always: they call
-    softplus, erfinv,  `erf`, `tanh`, `expm1`, `log1p` of the C library, which glibc 2.41 computes otherwise than those before. The same
-    small normal       formulas by torch's vector functions: 2 to 5 times the time of that operator, nothing for gelu of float32.
+"""The operators whose own kernels give other bits elsewhere, rerouted: `operators.REROUTED` says by what, why, and what it costs.
 
 How each was found: `nox -s portability -- --instructions`.
 """

@@ -54,6 +54,33 @@ MARKS = """
     profiler::_record_function_enter profiler::_record_function_enter_new profiler::_record_function_exit"""
 LISTED = frozenset(name for names in (*GROUPS.values(), MARKS) for name in names.split())
 
+# Whose own kernels give other bits elsewhere: what computes them instead, why, and what that costs. `kernels` has the code.
+REROUTED = {
+    "addmm addmv baddbmm bmm dot mm mv vdot": (
+        "OpenBLAS, which NumPy brings, told which kernels to take (`OPENBLAS_CORETYPE=Haswell`: AVX2 and FMA, the same blocks on every CPU)",
+        "MKL's are the same on every CPU only in its slowest mode (`MKL_CBWR=COMPATIBLE`: 1.8 to 3.1 times a step of the models here)",
+        "as fast as MKL; the way through Python, 8 µs a call",
+    ),
+    "pow sqrt": (
+        "NumPy's root, the instruction that IEEE 754 rounds; `pow` of other exponents than 0.5 is torch's own",
+        "MKL's, in that mode, starts from an approximate reciprocal root, whose result AMD and Intel define differently",
+        "6 µs a call",
+    ),
+    "log": (
+        "of float64, torch's `xlogy(1, x)`; of float32, torch's own",
+        "MKL's starts from an approximate reciprocal: one value in a million differed",
+        "not measured",
+    ),
+    "elu erfinv gelu gelu_backward normal softplus": (
+        "the same formulas, by torch's vector functions",
+        (
+            "of other types than float32, not contiguous, at the ends of vectors, or always, they call functions of the C library: "
+            "`erf`, `tanh`, `expm1`, `log1p`, which glibc 2.41 has changed"
+        ),
+        "2 to 5 times the time of that operator; nothing for gelu of float32, and normal of 16 float32 values or more",
+    ),
+}
+
 CHANGED = "it calls a function of the C library that glibc has changed"
 APPROXIMATE = "MKL's starts from an approximate instruction, whose result AMD and Intel define differently"
 # Why some that people meet are not listed, and what to do instead.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from verbatim import determinism, environment, ledger, portable, record
 from verbatim.errors import VerbatimError
-from verbatim.portable import approximations, witnesses
+from verbatim.portable import approximations, document, witnesses
 from verbatim.portable.witnesses import Table, Witness, apart
 
 # The oldest that has AVX2, and later ones of both makers. qemu-user has no AVX-512, so none of these has.
@@ -143,10 +143,17 @@ def main(arguments: list[str], root: Path) -> int:
         action="store_true",
         help="show that no operator uses an approximate instruction, or a function of the C library that changed (3 min)",
     )
+    parser.add_argument(
+        "--document",
+        action="store_true",
+        help=f"write what {' and '.join(document.FILES)} say of it, and do nothing else",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args(arguments)
     if options.only and (options.add or options.renew):
         raise VerbatimError("--only", expected="no --add and no --renew with it", found=options.only)
+    if options.document:
+        return document.main(root)
     portable.refuse_machine()
     emulated = [] if options.emulate is None else options.emulate or list(EMULATED)
     if emulated:
@@ -177,7 +184,8 @@ def main(arguments: list[str], root: Path) -> int:
         raise VerbatimError("portability", expected="every way to run", found="; ".join(failed))
     if options.add and not differs:
         _add(table, todo)
-        print(f"added to {witnesses.FILE.relative_to(root)}: commit it; {table.claim}")
+        written = [str(witnesses.FILE.relative_to(root)), *document.write(root)]
+        print(f"added to {', '.join(written)}: commit them; {table.claim}")
     elif not options.json:
         print(f"\nlevel portable is {table.claim}" if not differs else "\nthis machine does not give the bits of the others: keep to determinism=exact, and please report it")  # fmt: skip
     return 1 if differs else 0

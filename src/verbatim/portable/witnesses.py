@@ -58,12 +58,13 @@ class Table:
 
     @property
     def claim(self) -> str:
-        """What may be said, in one line: real machines of both makers, or no more than an emulator."""
+        """What may be said, in one line: real machines of both makers, no more than an emulator, or not even that."""
         makers = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD"}
         missing = [maker for maker, vendor in makers.items() if not self.agreed(native=True, vendor=vendor)]
         if not missing:
             return "confirmed on real Intel and real AMD machines"
-        return f"tested by emulation: no real {' and no real '.join(missing)} machine has confirmed it yet"
+        how = "tested by emulation" if self.agreed(native=False) else "not yet tested by emulation"
+        return f"{how}: no real {' and no real '.join(missing)} machine has confirmed it yet"
 
 
 def read(path: Path = FILE) -> Table:

@@ -1,0 +1,226 @@
+"""Hydra's launcher for multiruns: plans the jobs, leaves out those that are done, starts the others on an engine, follows and judges them.
+
+Nothing that counts is kept here: a job is done when its run is sealed. So a sweep that was killed goes on with the same command, on any
+engine, and a job whose recipe has an outcome already, from whatever command, is not run again.
+"""
+
+import importlib
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher as Plugin
+from omegaconf import DictConfig
+
+from verbatim import code, determinism, environment, folders, launch
+from verbatim.errors import Interrupted, VerbatimError
+from verbatim.follow import sigterm_raises
+from verbatim.multirun import local, results
+from verbatim.multirun.compose import Composer
+from verbatim.multirun.folder import Folder
+from verbatim.multirun.jobs import Ended, Engine, Job
+from verbatim.multirun.plan import Planned, Planner, Sealed
+from verbatim.multirun.table import Table
+from verbatim.record import Record
+
+WAIT_S = 0.25
+WRITE_S = 10.0  # between two writings of the results while jobs run
+RECIPES = "recipes.json"
+ENGINES = {"slurm": "verbatim.multirun.slurm.Slurm", "ray": "verbatim.multirun.ray.Ray"}
+current: "list[Launcher]" = []
+
+
+class Launcher(Plugin):
+    """`engine`: local, slurm or ray; `parameters` are its own. `goal` is what a sweeper has to do with a job's value."""
+
+    def __init__(self, engine: str = "local", **parameters: Any) -> None:
+        self._engine_name, self._parameters = engine, parameters
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        self._task, self._config, self._given, self._root = task_function, config, config.multirun, folders.ROOT
+        self.goal = results.goal_of(self._given.objective, self._given.goal)
+        self._compose = Composer(hydra_context.config_loader, config)
+        self._runs = folders.runs_folder(config.paths.runs, self._root)
+        self._code, self._lock = code.hold(self._root), environment.describe(self._root)["lock"]
+        self._jobs: list[results.Job] = []
+        self._plans: list[Planned] = []
+        self._engine: Engine | None = None
+        self._begun = False
+        self._stopped: BaseException | None = None
+        current.append(self)
+
+    # ------------------------------------------------------------------------------------------- what a sweeper calls
+
+    def refuse_many(self, jobs: int) -> None:
+        if jobs > self._given.limit:
+            raise VerbatimError(
+                "the sweep", expected=f"at most {self._given.limit:,} jobs", found=f"{jobs:,}", then=f"if they are meant, add --limit {jobs}"
+            )  # fmt: skip
+
+    def open(self, words: Sequence[str]) -> Path:
+        """The folder of the sweep that these words make with this code and lock: made, or gone on with."""
+        what = sorted(word for word in words if not word.startswith(results.ELSEWHERE))
+        identity = [launch.program(sys.orig_argv), self._config.hydra.job.config_name, what, self._code.tree, self._lock["digest"]]  # fmt: skip
+        self._folder = Folder(self._root / Path(self._config.paths.sweeps).expanduser(), identity)
+        self._planner = Planner(
+            self._compose, getattr(self._task, "fingerprint", None), self._folder.read(RECIPES) or {}
+        )
+        self._sealed = Sealed(self._runs, self._code.tree, self._lock["digest"])
+        self._started = datetime.now(UTC)
+        self._table = Table(self._folder.path, self._given.objective, self.goal)
+        return self._folder.path
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        first = len(self._jobs)
+        for words in job_overrides:
+            self._plans.append(self._planner.plan(words))
+            self._jobs.append(results.Job(index=len(self._jobs), words=list(words)))
+            self._table.planning(len(self._jobs))
+        self._folder.write(RECIPES, self._planner.remembered)
+        todo = [job for job in self._jobs[first:] if not self._found(job)]
+        self._begun = True
+        self._table.begin(self._jobs, len(todo), continued=self._folder.continued)
+        with sigterm_raises():
+            try:
+                if todo:
+                    self._run(todo)
+            except (KeyboardInterrupt, Interrupted) as asked:
+                self._stopped = asked
+                raise
+            finally:
+                self._end()
+        return [self._returned(job) for job in self._jobs[first:]]
+
+    def _returned(self, job: results.Job) -> JobReturn:
+        done = JobReturn(overrides=job.words, status=JobStatus.COMPLETED if job.state == "sealed" else JobStatus.FAILED)
+        done.return_value = job.value if job.state == "sealed" else RuntimeError(job.reason)
+        return done
+
+    # ------------------------------------------------------------------------------------------------------- the jobs
+
+    def _found(self, job: results.Job) -> bool:
+        """Whether the job has an outcome already. Two jobs of a sweep may have one recipe: the second waits for the first's."""
+        same = self._sealed.of(self._plans[job.index])
+        if not same or self._given.again:
+            return False
+        job.take(same[0], self._root, self._runs, self._given.objective)
+        job.found = True
+        return True
+
+    def _run(self, todo: list[results.Job]) -> None:
+        self._engine = engine = self._engine or self._start_engine(todo)
+        waiting, running, tries = list(reversed(todo)), dict[int, results.Job](), dict[int, int]()
+        written_s = time.monotonic()
+        try:
+            while waiting or running:
+                starting: list[results.Job] = []
+                while waiting and len(running) < engine.room:
+                    job = waiting.pop()
+                    if self._twin(job, running.values()):
+                        waiting.insert(0, job)
+                        break
+                    if not self._found(job):
+                        starting.append(job)
+                        running[job.index] = job
+                        tries[job.index] = tries.get(job.index, 0) + 1
+                engine.start([self._job(job) for job in starting])
+                for ended in engine.wait(WAIT_S):
+                    job = running.pop(ended.index)
+                    self._collect(job, ended)
+                    if ended.lost and job.state != "sealed" and tries[job.index] <= self._given.retries:
+                        self._table.say(f"job {job.index} was lost ({ended.lost}) and is started again")
+                        waiting.append(job)
+                    else:
+                        self._table.ended(job)
+                self._table.draw(running.values(), self._folder, len(waiting))
+                if time.monotonic() - written_s > WRITE_S:
+                    self._write()
+                    written_s = time.monotonic()
+        except BaseException:
+            self._table.stop()
+            if running:
+                self._table.say(f"ending {len(running)} jobs; each leaves a checkpoint …")
+                engine.stop()
+                for job in running.values():
+                    self._collect(job, Ended(index=job.index))
+            raise
+
+    def _twin(self, job: results.Job, running: Any) -> bool:
+        """Whether a job of the same recipe runs now."""
+        mine = self._plans[job.index]
+        return any((self._plans[r.index].configuration, self._plans[r.index].data) == (mine.configuration, mine.data) for r in running)  # fmt: skip
+
+    def _start_engine(self, todo: list[results.Job]) -> Engine:
+        if self._engine_name == "local":
+            threads = max(self._plans[job.index].threads * self._plans[job.index].ranks for job in todo)
+            return local.Local(self._task, self._compose.announce, self._given.at_once, threads)
+        module, _, name = ENGINES[self._engine_name].rpartition(".")
+        made: Engine = getattr(importlib.import_module(module), name)(**self._parameters)
+        return made
+
+    def _job(self, job: results.Job) -> Job:
+        plan, at = self._plans[job.index], self._folder.at(job.index)
+        at.unlink(missing_ok=True)
+        job.state, job.reason = "running", ""
+        command = (sys.executable, *launch.program(sys.orig_argv), *job.words)
+        return Job(
+            index=job.index, words=plan.words, command=command, folder=Path.cwd(), at=at, log=self._folder.log(job.index),
+            threads=plan.threads * plan.ranks, environment=determinism.variables(plan.level, plan.threads),
+        )  # fmt: skip
+
+    def _collect(self, job: results.Job, ended: Ended) -> None:
+        """What the run's own record says of it."""
+        before = self._sealed.of(self._plans[job.index])
+        run = job.read(self._folder, self._root, self._runs, self._given.objective, ended.lost)
+        if not run or run.state != "sealed":
+            return
+        if (run.recipe_parts["code"], run.recipe_parts["lock"]) != (self._code.tree, self._lock["digest"]):
+            job.state, job.reason = (
+                "refused",
+                "the code or the lock changed while the sweep ran: this is another recipe",
+            )
+        self._compare(job, run, before)
+        self._sealed.add(run)
+
+    def _compare(self, job: results.Job, run: Record, before: list[Record]) -> None:
+        """A recipe that is made again must give the same outcome."""
+        others = {old.outcome: old.run for old in before if old.recipe == run.recipe and old.run != run.run}
+        if others and run.outcome not in others:
+            job.different = f"{next(iter(others.values()))} gave {next(iter(others))}"
+
+    # ------------------------------------------------------------------------------------------------------- the end
+
+    def _write(self) -> None:
+        self._folder.write(results.FILE, self.results())
+
+    def results(self) -> dict[str, Any]:
+        return {
+            "sweep": self._folder.path.name, "command": results.command(), "started": f"{self._started:%Y-%m-%dT%H:%M:%SZ}",
+            "finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "objective": self._given.objective, "goal": self.goal,
+            "jobs": [job.plain() for job in self._jobs],
+        }  # fmt: skip
+
+    def _end(self) -> None:
+        self._table.stop()
+        self._write()
+
+    def finish(self) -> int:
+        """The last lines, and the exit code."""
+        if self._engine:
+            self._engine.close()
+        if not self._begun:
+            return 0
+        everything = self.results()
+        results.write_report(self._folder.path, everything)
+        self._table.conclude(everything, stopped=self._stopped is not None)
+        self._folder.close()
+        return 0 if all(job.state == "sealed" and not job.different for job in self._jobs) else 1
+
+
+def finish() -> int:
+    """Of the multirun that this process made: after Hydra is done with it, however it ended."""
+    return max((launcher.finish() for launcher in current), default=0)

@@ -1,0 +1,2 @@
+def page(results, folder):
+    return "<p>"

@@ -1,0 +1,99 @@
+"""What a sweep is to do: of each job all that its recipe is made of, before it starts, so that a sealed run of it is found."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import RangeSweep
+from omegaconf import OmegaConf
+
+from verbatim import digest, ledger, settings
+from verbatim.multirun import compose, fork
+from verbatim.record import Record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """`configuration`: the digest of the recipe's configuration, level and seed. `data`: the data's fingerprint, empty where it can't
+    be known before the job reads them. `threads`: the cores that all its ranks keep busy."""
+
+    words: tuple[str, ...]
+    configuration: str
+    data: str
+    level: str
+    threads: int
+    ranks: int
+
+
+class Planner:
+    """`fingerprint` gives that of the data which a configuration's node `data` names; None where the task can't say.
+
+    `known` is what `remembered` was after an earlier plan with the same code, lock and places: 1,000 jobs take 3 s to compose.
+    """
+
+    def __init__(
+        self, composer: compose.Composer, fingerprint: Callable[[Any], str] | None, known: dict[str, Any]
+    ) -> None:
+        self._compose, self._fingerprint, self.remembered = composer, fingerprint, known
+        self._data: dict[str, str] = {}
+
+    def plan(self, words: Sequence[str]) -> Planned:
+        key = json.dumps(list(words))
+        if key not in self.remembered:
+            self.remembered[key] = self._composed(words)
+        configuration, data, level, threads, ranks = self.remembered[key]
+        if self._fingerprint and data not in self._data:
+            self._data[data] = fork.ask(lambda: self._read(words))
+        return Planned(
+            words=tuple(words), configuration=configuration, data=self._data.get(data, ""), level=level, threads=threads, ranks=ranks
+        )  # fmt: skip
+
+    def _composed(self, words: Sequence[str]) -> list[Any]:
+        config = self._compose(words)
+        settings.check(config)
+        recipe = settings.recipe_config(config)
+        level = config.determinism.level
+        ranks = OmegaConf.select(config, "machine.ranks", default=1) * (OmegaConf.select(config, "trainer.ranks") or 1)
+        return [
+            digest.of_value([recipe, level, config.seed]), digest.of_value(recipe.get("data")), level, config.determinism.threads, ranks
+        ]  # fmt: skip
+
+    def _read(self, words: Sequence[str]) -> str:
+        """In a process of its own: numpy must not be loaded before a job's variables are set."""
+        assert self._fingerprint  # noqa: S101 — see `plan`
+        return self._fingerprint(self._compose(words).data)
+
+
+class Sealed:
+    """The sealed runs of a folder, by what their recipes are made of."""
+
+    def __init__(self, runs: Path, code: str, lock: str) -> None:
+        self._by_recipe: dict[tuple[str, str], list[Record]] = {}
+        for run in ledger.read(runs):
+            if isinstance(run, Record) and run.state == "sealed":
+                parts = run.recipe_parts
+                if (parts["code"], parts["lock"]) == (code, lock):
+                    self.add(run)
+
+    def add(self, run: Record) -> None:
+        """Newest first, under its data and without."""
+        for data in (run.recipe_parts["data"], ""):
+            self._by_recipe.setdefault((run.recipe_parts["configuration"], data), []).insert(0, run)
+
+    def of(self, planned: Planned) -> list[Record]:
+        return self._by_recipe.get((planned.configuration, planned.data), [])
+
+
+def count(overrides: Iterable[Any]) -> int:
+    """How many jobs Hydra's overrides make, without making them."""
+    total = 1
+    for override in overrides:
+        if override.is_sweep_override():
+            value = override.value()
+            whole = isinstance(value, RangeSweep) and all(
+                isinstance(x, int) for x in (value.start, value.stop, value.step)
+            )
+            total *= len(value.range()) if whole else sum(1 for _ in override.sweep_iterator())
+    return total

@@ -1,0 +1,141 @@
+"""What a sweep gave: one entry per job, read from its run's record; `results.json`, and the report made of it."""
+
+import contextlib
+import csv
+import dataclasses
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from verbatim import folders, ledger, record, settings
+from verbatim.errors import VerbatimError
+from verbatim.multirun import folder as sweep_folder
+from verbatim.multirun import typed
+from verbatim.record import Record
+
+FILE = sweep_folder.RESULTS
+# What says where and how, and not what: another value does not make another sweep, and nobody compares by it.
+ELSEWHERE = tuple(f"{name}{mark}" for name in settings.ELSEWHERE for mark in ".=")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Job:
+    """`state`: waiting, running, or how it ended: that of its run's record, `lost` where its process was killed, `refused` where its
+    recipe is not the one that was planned. `value` is the objective's. `found`: sealed before, and not run again. `different`: what a
+    run of the same recipe gave instead."""
+
+    index: int
+    words: list[str]
+    state: str = "waiting"
+    reason: str = ""
+    run: str = ""
+    folder: str = ""
+    value: float | None = None
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    wall_s: float = 0.0
+    outcome: str = ""
+    recipe: str = ""
+    found: bool = False
+    different: str = ""
+    epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def take(self, run: Record, root: Path, runs: Path, objective: str) -> None:
+        path = runs / run.run
+        self.run, self.folder, self.state, self.reason = (
+            run.run,
+            folders.show(path, root),
+            ledger.state(run),
+            run.reason,
+        )
+        self.metrics, self.wall_s, self.outcome, self.recipe = dict(run.metrics), run.wall_s, run.outcome, run.recipe
+        self.epochs = epochs(path)
+        if self.state == "sealed":
+            value = run.metrics.get(objective)
+            if not isinstance(value, int | float):
+                numbers = ", ".join(name for name, v in run.metrics.items() if isinstance(v, int | float))
+                raise VerbatimError("multirun.objective", expected=f"one of {numbers}: what a run of this sweep gave", found=objective, then="the same command with multirun.objective=… takes the runs that there are")  # fmt: skip
+            self.value = float(value)
+
+    def read(self, folder: sweep_folder.Folder, root: Path, runs: Path, objective: str, lost: str) -> Record | None:
+        """From the run that the job says is its own; where there is none, it failed before."""
+        path = folder.run(self.index)
+        try:
+            run = record.read(path) if path else None
+        except VerbatimError as error:
+            self.state, self.reason = "failed", str(error).partition("\n")[0]
+            return None
+        if not run or not path:
+            self.state, self.reason = ("lost", lost) if lost else ("failed", _last_words(folder.log(self.index)))
+            return None
+        self.take(run, root, path.parent, objective)
+        if run.state == "started":
+            self.state, self.reason = "lost", lost or "its process was killed"
+        return run
+
+    def shown(self) -> list[str]:
+        return [word for word in self.words if not word.startswith(ELSEWHERE)]
+
+    def plain(self) -> dict[str, Any]:
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["job"], plain["overrides"] = plain.pop("index"), self.shown()
+        del plain["words"]
+        plain["again"] = f"nox -s reproduce -- {shlex.quote(self.folder)}" if self.folder else ""
+        plain["train"] = f"nox -s train -- {shlex.join(self.words)}"
+        return plain
+
+
+def varied(jobs: list[dict[str, Any]]) -> list[list[str]]:
+    """Of each job the settings in which it is not like all others; where there is nothing else, all."""
+    common = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
+    return [[word for word in job["overrides"] if word not in common] or job["overrides"] for job in jobs]
+
+
+def epochs(run: Path) -> list[dict[str, Any]]:
+    """The rows of its `epochs.csv`, numbers as numbers; none where there is no such file, or half a row."""
+    rows: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError, csv.Error), (run / "epochs.csv").open() as file:
+        for row in csv.DictReader(file):
+            rows.append({name: float(value) for name, value in row.items() if name is not None and value is not None})
+    return rows
+
+
+def goal_of(objective: str, goal: str) -> str:
+    """An objective that knows the test set would choose by it: refused."""
+    if objective.startswith("test"):
+        raise VerbatimError(
+            "multirun.objective", expected="a metric of the validation part, as validation_loss", found=objective
+        )
+    if goal != "auto":
+        return goal
+    return "maximize" if "accuracy" in objective else "minimize"
+
+
+def ranked(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sealed jobs, the best first; of equal ones the first."""
+    sign = -1 if results["goal"] == "maximize" else 1
+    sealed = [job for job in results["jobs"] if job["state"] == "sealed" and job["value"] is not None]
+    return sorted(sealed, key=lambda job: (sign * job["value"], job["job"]))
+
+
+def command() -> str:
+    """This multirun's, as a person types it."""
+    return f"nox -s multirun -- {shlex.join(typed)}".rstrip()
+
+
+def write_report(folder: Path, results: dict[str, Any]) -> None:
+    from verbatim.multirun import page
+
+    record.write_atomically(folder / sweep_folder.REPORT, page.page(results, folder).encode())
+
+
+def _last_words(log: Path) -> str:
+    """Why a job that never got a run ended, as it said it itself."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.path.getsize(log) - 4096))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        lines = []
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (said or lines or ["it ended without a word"])[-1]
