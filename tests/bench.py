@@ -1,7 +1,7 @@
 """What recording costs, against bare torch: `nox -s bench`, `nox -s bench -- levels ranks`.
 
 Everything is measured in turns (A B A B …) in one run, and medians and ratios are printed: these hold on a noisy machine, single
-times do not. Nothing here fails on a number.
+times do not. Nothing here fails on a number; `kills`, which is not among the default parts, fails on another outcome.
 """
 
 import argparse
@@ -164,6 +164,14 @@ def ranks(rounds: int) -> None:
     main(rounds)
 
 
+def kills(rounds: int) -> None:
+    """As many trainings ended at random moments as rounds are asked for; all must end as if nothing had happened."""
+    from bench_kills import main
+
+    if code := main(rounds):
+        sys.exit(code)
+
+
 def fingerprint(rounds: int) -> None:
     """How fast parameters are digested, against reading the same memory, one core."""
     import numpy as np
@@ -204,10 +212,11 @@ def drift(_rounds: int) -> None:
 
 if __name__ == "__main__":
     parts: dict[str, Callable[[int], None]] = {
-        f.__name__: f for f in (start, steps, levels, checkpoints, ranks, fingerprint, repeat, drift)
+        f.__name__: f for f in (start, steps, levels, checkpoints, ranks, fingerprint, repeat, drift, kills)
     }
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
-    parser.add_argument("part", nargs="*", default=list(parts), help=f"any of: {', '.join(parts)} (default: all)")
+    default = [part for part in parts if part != "kills"]  # 200 take minutes: `kills -n 200`
+    parser.add_argument("part", nargs="*", default=default, help=f"any of: {', '.join(parts)} (default: all but kills)")
     parser.add_argument("-n", type=int, default=9, metavar="ROUNDS", help="rounds of each comparison (default: 9)")
     options = parser.parse_args()
     for unknown in set(options.part) - parts.keys():

@@ -14,6 +14,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {"DDP": ["trainer.parallel=ddp", "trainer.ranks=2"], "tree": ["trainer.shards=2"]}
@@ -111,14 +115,14 @@ def rank(way: str) -> None:
 
 
 def scaling() -> None:
-    """The written model, and a simulation that moves the pieces: bytes and messages that each rank sends, for 40 MB of gradients.
+    """The written model, and the schedule itself: bytes and messages that each rank sends, for 40 MB of gradients.
 
     The tree sends |g| (1/2 + 1/4 + … + 1/R) on the way up and as much on the way back: 2 (R − 1)/R |g|, in 2 log2 R messages.
     A ring sends as many bytes, in 2 (R − 1) messages. Time is messages · latency + bytes / bandwidth.
     """
     size, latency_s, bandwidth = 40e6, 20e-6, 3e9
     print(
-        f"\n{'ranks':>6}{'MB sent, model':>16}{'simulated':>12}{'messages':>10}{'ring':>8}{'tree ms':>10}{'ring ms':>10}  (20 us, 3 GB/s)"
+        f"\n{'ranks':>6}{'MB sent, model':>16}{'schedule':>12}{'messages':>10}{'ring':>8}{'tree ms':>10}{'ring ms':>10}  (20 us, 3 GB/s)"
     )
     for world in (2, 4, 8, 16, 64, 256, 1024):
         sent, messages = simulate(world, int(size // 4))
@@ -131,25 +135,25 @@ def scaling() -> None:
 
 
 def simulate(world: int, values: int) -> tuple[int, int]:
-    """The most values that a rank sends, and in how many messages: every rank's spans, as `verbatim.ranks` cuts them. Every value of
-    the result must have come from every rank."""
-    most, messages = 0, 0
-    for me in range(world):
-        low, high, sent, count = 0, values, 0, 0
-        spans = []
-        for k in range(world.bit_length() - 1):
-            middle = (low + high) // 2
-            spans.append((low, high))
-            keep = (low, middle) if not me >> k & 1 else (middle, high)
-            sent, count = sent + (high - low) - (keep[1] - keep[0]), count + 1
-            low, high = keep
-        for outer in reversed(spans):
-            sent, count = sent + high - low, count + 1
-            low, high = outer
-        if (low, high) != (0, values):
-            raise AssertionError("a rank does not end with everything")
-        most, messages = max(most, sent), max(messages, count)
-    return most, messages
+    """The most values that a rank sends, and in how many messages, by the schedule that `verbatim.ranks` goes by."""
+    from verbatim.ranks import schedule
+
+    steps = [list(schedule(rank, world, values)) for rank in range(world)]
+    sent = [sum(give.stop - give.start for _, give, _, _ in each) for each in steps]
+    return max(sent), max(len(each) for each in steps)
+
+
+def virtual_sum(each: list["np.ndarray[Any, Any]"]) -> list["np.ndarray[Any, Any]"]:
+    """Sums over virtual ranks, in place, `each` one's values (N,): the schedule of `verbatim.ranks`, one message after another."""
+    from verbatim.ranks import schedule
+
+    world = len(each)
+    steps = [schedule(rank, world, len(each[0])) for rank in range(world)]
+    for now in zip(*steps, strict=True):
+        given = [values[give].copy() for values, (_, give, _, _) in zip(each, now, strict=True)]
+        for values, (partner, _, take, adds) in zip(each, now, strict=True):
+            values[take] = values[take] + given[partner] if adds else given[partner]
+    return each
 
 
 if __name__ == "__main__":

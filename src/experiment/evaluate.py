@@ -36,7 +36,9 @@ def main(config: DictConfig) -> None:
     from experiment import trainer
     from experiment.batches import Batches, choose_device
 
-    device = choose_device(config.device, "device")
+    # Level portable is the CPU's: only there are the predictions those that were recorded.
+    auto = "cpu" if wanted.level == "portable" and config.device == "auto" else config.device
+    device = choose_device(auto, "device")
     model = hydra.utils.instantiate(trained.model, shape=data.shape, classes=len(data.classes))
     model.load_state_dict(load(folder, config.weights, recorded, model.state_dict()))
     batches = Batches(data, device, trained.trainer.workers)

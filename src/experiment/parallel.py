@@ -21,7 +21,7 @@ class Parallel:
 
     def __init__(self, model: Any, config: DictConfig, run: Run) -> None:
         self.model, self._run, self._ranks = model, run, run.ranks
-        self._ddp = config.parallel == "ddp"
+        self._ddp, self._accumulate = config.parallel == "ddp", config.accumulate
         self._wrapped: nn.Module | None = None
         world = self._ranks.world
         if self._ddp:
@@ -39,12 +39,19 @@ class Parallel:
         self._counters = [b for b in model.buffers() if not b.is_floating_point()]
         self._alone = self.shards == 1 or self._ddp
         self._before: list[Tensor] = []
+        self._counted: list[Tensor] = []
 
     def cut(self, count: int) -> list[slice]:
-        """Which of a batch's samples are this rank's, a slice for each of its shards; of a short batch some are empty."""
+        """Which of a batch's samples are this rank's, a slice for each of its shards; of a short batch some are empty, not the first."""
+        if self._ddp and count < self.shards * self._accumulate:  # every rank must call as many times
+            raise VerbatimError(
+                "trainer.batch_size", expected=f"a last batch of {self.shards * self._accumulate} images or more, one for each part on each rank",
+                found=f"{count} left", then="choose another trainer.batch_size",
+            )  # fmt: skip
         mine = self.shards // self._ranks.world
         start = self._ranks.rank * mine
-        return [slice(count * i // self.shards, count * (i + 1) // self.shards) for i in range(start, start + mine)]
+        ends = [-(-count * i // self.shards) for i in range(start, start + mine + 1)]  # rounded up
+        return list(itertools.starmap(slice, itertools.pairwise(ends)))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean loss of these samples, for `backward`."""
@@ -67,8 +74,8 @@ class Parallel:
             parameter.grad = None
         for buffer, before in zip(self._buffers, self._before, strict=False):
             buffer.copy_(before)
-        if self._counters:
-            self._counted = [b.clone() for b in self._counters]
+        if self._counters and self._before:
+            self._counted = self._counted or [b.clone() for b in self._counters]
             for buffer, before in zip(self._counters, self._before[len(self._buffers) :], strict=True):
                 buffer.copy_(before)
 
@@ -85,9 +92,12 @@ class Parallel:
                 parameter.grad = gradient
             for buffer, mean in zip(self._buffers, leaf[len(self._parameters) :], strict=True):
                 buffer.copy_(mean)
-            for buffer, counted in zip(self._counters, self._counted if self._counters else (), strict=True):
+            for buffer, counted in zip(self._counters, self._counted, strict=False):
                 buffer.copy_(counted)
-            self._before = []
+            self._before, self._counted = [], []
+        # What was counted is as the first shard says: others may be empty, or cut into fewer parts. DDP's buffers are the first rank's.
+        for buffer in (*self._buffers, *self._counters) if self._ddp else self._counters:
+            self._ranks.broadcast(buffer)
         total = sum(self._run.together(*losses))
         return total / self._ranks.world if self._ddp else total
 

@@ -1,5 +1,6 @@
 """The training loop, straight down: plain torch, every step traced, the best epoch's weights kept, to go on from any step."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -82,9 +83,10 @@ def one_epoch(
     device = batches.device
     amp = torch.autocast(device.type, torch.bfloat16, enabled=config.amp)
     accumulate, clip_norm = config.accumulate, config.clip_norm  # looked up once: a configuration is slow to ask
-    for indices, shards in batches.epoch(
+    epoch = batches.epoch(
         "train", config.batch_size, seed=seed, epoch=position.epoch, cut=parallel.cut, skip=position.batch
-    ):
+    )
+    for indices, shards in itertools.islice(epoch, rate.total - position.step):
         step, count = position.step, len(indices)
         rate.set(step)
         losses = []
@@ -109,8 +111,6 @@ def one_epoch(
         position.batch, position.step = position.batch + 1, step + 1
         position.loss_sum, position.seen = position.loss_sum + loss * count, position.seen + count
         run.checkpoint()
-        if position.step == rate.total:
-            break
 
 
 def _end_epoch(
@@ -175,9 +175,10 @@ class Rate:
 
 
 def _parts(samples: Tensor, x: Tensor, y: Tensor, accumulate: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """As many parts, as equal as can be; fewer where there are fewer samples."""
     if accumulate == 1:
         return iter([(samples, x, y)])
-    return zip(*(each.chunk(accumulate) for each in (samples, x, y)), strict=True)
+    return zip(*(each.tensor_split(min(accumulate, len(samples))) for each in (samples, x, y)), strict=True)
 
 
 def _better(value: float, best: float, monitor: str) -> bool:

@@ -32,7 +32,7 @@ def statement(original: Path, made: Path, *, result: str, steps: int, first_caus
         "subject": [{"name": a.run, "digest": {"sha256": _file(original)}}],
         "predicateType": TYPE,
         "predicate": {
-            "result": result, "level": a.level, "steps": steps, "firstCause": first_cause,
+            "result": result, "level": a.level, "claim": a.claim, "steps": steps, "firstCause": first_cause,
             "recipe": a.recipe, "outcome": a.outcome,
             "reproduction": {"name": b.run, "digest": {"sha256": _file(made)}, "outcome": b.outcome, "finishedOn": b.finished},
             "environment": environment(b),

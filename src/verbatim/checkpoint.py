@@ -9,8 +9,8 @@ A file has its name only once it is written whole, and its name says what its by
 one before it is taken. Flushing to the disk costs milliseconds, so it is done every `FLUSH_S` and when the run is asked to end; what was
 flushed stays until a later one was flushed, so that power may fail at any moment.
 
-Plain values nest in the JSON as they are, but for what JSON can't tell apart: {"tensor": name, "order": dims, slowest first},
-{"tuple": [...]}, {"dict": [[key, value], ...]}.
+Plain values nest in the JSON as they are, but for what JSON can't tell apart: {"tensor": name, "shape": [...], "strides": [...]},
+{"tuple": [...]}, {"dict": [[key, value], ...]}. A tensor's values lie in the order of its memory.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,24 +58,36 @@ def found(folder: Path) -> list[Checkpoint]:
 
 
 def newest_whole(folder: Path, note: Callable[[str], None]) -> tuple[Checkpoint, bytes] | None:
-    """The newest whose bytes are what its name says; `note` is told of those that are not."""
-    for checkpoint in found(folder):
+    """The newest whose bytes are what its name says, and whose saved files are what it says; `note` is told of those that are not."""
+    there = found(folder)
+    for i, checkpoint in enumerate(there):
         try:
             data = checkpoint.path.read_bytes()
+            wrong = _wrong(checkpoint, data)
         except OSError as error:
-            note(f"{checkpoint.path}: {error.strerror}; the checkpoint before it is taken")
-            continue
-        if xxhash.xxh3_128_hexdigest(data) == NAME.fullmatch(checkpoint.path.name)[2]:  # type: ignore[index]
+            wrong = f"{error.filename}: {error.strerror}"
+        if not wrong:
             return checkpoint, data
-        note(f"{checkpoint.path}: damaged; the checkpoint before it is taken")
+        note(f"{wrong}; {'the checkpoint before it is taken' if i + 1 < len(there) else 'the run starts anew'}")
     return None
 
 
-class Writer:
-    """Writes a run's checkpoints, and removes those that are no longer needed. `share`: the part of the time that they may take."""
+def _wrong(checkpoint: Checkpoint, data: bytes) -> str:
+    if xxhash.xxh3_128_hexdigest(data) != NAME.fullmatch(checkpoint.path.name)[2]:  # type: ignore[index]
+        return f"{checkpoint.path}: damaged"
+    for name, digest in decode(data)["saved"].items():
+        path = checkpoint.path.with_name(f"{checkpoint.step:010d}.{name}")
+        if xxhash.xxh3_128_hexdigest(path.read_bytes()) != digest:
+            return f"{path}: damaged"
+    return ""
 
-    def __init__(self, folder: Path, share: float) -> None:
-        self._folder, self._at, self._share = folder, folder / FOLDER, share
+
+class Writer:
+    """Writes a run's checkpoints, and removes those that are no longer needed. `share`: the part of the time that they may take;
+    `trace`: what must be on the disk no later than they are."""
+
+    def __init__(self, folder: Path, share: float, trace: Path | None = None) -> None:
+        self._folder, self._at, self._share, self._trace = folder, folder / FOLDER, share, trace
         self._written_s, self._cost_s = time.monotonic(), 0.0
         self._flushed_s = float("-inf")
         self._flushed: Checkpoint | None = None
@@ -85,7 +97,7 @@ class Writer:
         since_s = time.monotonic() - self._written_s
         return since_s * self._share >= self._cost_s and (epoch or since_s >= EVERY_S)
 
-    def write(self, step: int, state: dict[str, Any], saved: list[str], *, flush: bool = False) -> None:
+    def write(self, step: int, state: dict[str, Any], saved: Iterable[str], *, flush: bool = False) -> None:
         """`saved`: names of files of the run that belong to this moment. `flush`: to the disk, before this returns."""
         began_s = time.monotonic()
         data = encode(state)
@@ -94,20 +106,22 @@ class Writer:
         flush = flush or time.monotonic() - self._flushed_s > FLUSH_S
         for name in saved:
             _link(self._folder / name, self._at / f"{step:010d}.{name}")
-        beside = self._at / f".{os.getpid()}"
+        beside = self._at / ".new"  # one process writes here: what a killed one left is written over
         try:
             with beside.open("wb") as file:
                 file.write(data)
                 file.flush()
                 if flush:
                     os.fsync(file.fileno())
+            if flush and self._trace:
+                _flush(self._trace)
             beside.replace(path)
         except OSError:
             beside.unlink(missing_ok=True)
             raise
         made = Checkpoint(step=step, path=path)
         if flush:
-            _flush_folder(self._at)
+            _flush(self._at)
             self._flushed, self._flushed_s = made, time.monotonic()
         self._prune(made)
         self._written_s = time.monotonic()
@@ -115,8 +129,8 @@ class Writer:
 
     def _prune(self, made: Checkpoint) -> None:
         """Keep the newest few, and the last that was flushed. What is of a later step is of a time line that was left."""
-        all_ = found(self._folder)
-        kept = [c.step for c in all_ if c.step <= made.step][:KEPT] + ([self._flushed.step] if self._flushed else [])
+        steps = sorted({c.step for c in found(self._folder) if c.step <= made.step}, reverse=True)
+        kept = steps[:KEPT] + ([self._flushed.step] if self._flushed else [])
         for name in os.listdir(self._at):
             if name[:10].isdigit() and (int(name[:10]) not in kept or (NAME.fullmatch(name) and int(name[:10]) == made.step and name != made.path.name)):  # fmt: skip
                 (self._at / name).unlink(missing_ok=True)
@@ -127,7 +141,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
-def restore_saved(folder: Path, step: int, saved: list[str]) -> None:
+def restore_saved(folder: Path, step: int, saved: Iterable[str]) -> None:
     """Put the files of that moment back in place."""
     for name in saved:
         source = folder / FOLDER / f"{step:010d}.{name}"
@@ -146,9 +160,9 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _flush_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems can't
-        descriptor = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems can't, of a folder
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -180,41 +194,46 @@ def _plain(value: Any, where: str, tensors: "dict[str, Tensor]") -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.dtype == torch.complex128:  # safetensors has no name for these
+            raise _refused(where, "a dense tensor of a type that safetensors has", f"{value.layout}, {value.dtype}")
+        laid = value.detach()
         # In the order of its memory: an optimizer's state must come back as its parameter lies (channels last, say).
-        strides = value.stride()
-        order = sorted(range(value.dim()), key=lambda d: (-strides[d], d))
-        laid = value.detach().permute(order)
-        if not laid.is_contiguous():  # an expanded or sliced one has no layout of its own
-            order, laid = list(range(value.dim())), value.detach().contiguous()
-        shared = any(laid.untyped_storage().data_ptr() == t.untyped_storage().data_ptr() for t in tensors.values())
-        tensors[where] = laid.clone() if shared else laid  # the format wants each by itself
-        return {"tensor": where, "order": order}
+        strides = laid.stride()
+        order = sorted(range(laid.dim()), key=lambda d: (-strides[d], d))
+        if not laid.permute(order).is_contiguous():  # an expanded or sliced one has no layout of its own
+            laid = laid.contiguous()
+        flat = laid.as_strided((laid.numel(),), (1,))
+        shared = any(flat.untyped_storage().data_ptr() == t.untyped_storage().data_ptr() for t in tensors.values())
+        name = f"{len(tensors)} {where}"  # by itself `where` is ambiguous: keys may have dots
+        tensors[name] = flat.clone() if shared else flat  # the format wants each by itself
+        return {"tensor": name, "shape": list(laid.shape), "strides": list(laid.stride())}
     if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, bool | int | float | str | None):
+                raise _refused(f"{where}, a key", "a number or a string", type(key).__name__)
         return {"dict": [[key, _plain(inner, f"{where}.{key}", tensors)] for key, inner in value.items()]}
     if isinstance(value, list | tuple):
         items = [_plain(inner, f"{where}.{i}", tensors) for i, inner in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise VerbatimError(
-        f"checkpoint, {where}", expected="tensors, numbers, strings, and dicts, lists and tuples of them", found=type(value).__name__,
-        then="give run.keeps what has a state_dict of these",
-    )  # fmt: skip
+    raise _refused(where, "tensors, numbers, strings, and dicts, lists and tuples of them", type(value).__name__)
+
+
+def _refused(where: str, expected: str, found: str) -> VerbatimError:
+    then = "give run.keeps what has a state_dict of these"
+    return VerbatimError(f"checkpoint, {where}", expected=expected, found=found, then=then)
 
 
 def _whole(value: Any, tensors: "dict[str, Tensor]") -> Any:
-    import torch
-
     if isinstance(value, list):
         return [_whole(inner, tensors) for inner in value]
     if not isinstance(value, dict):
         return value
     ((kind, inner), *_) = value.items()
     if kind == "tensor":
-        back = [value["order"].index(d) for d in range(len(value["order"]))]
-        return (
-            tensors[inner].clone(memory_format=torch.preserve_format).permute(back)
-        )  # memory of its own, aligned as torch does
+        own = tensors[inner].clone()  # aligned as torch does
+        return own.as_strided(value["shape"], value["strides"])
     if kind == "tuple":
         return tuple(_whole(i, tensors) for i in inner)
     return {key: _whole(i, tensors) for key, i in inner}

@@ -77,16 +77,15 @@ def report(found: Comparison, root: Path, *, patch: bool = False, everything: bo
     """The verdict, the two runs, then one line for each difference under its part; `more` is said to list what is left out."""
     lines = [found.verdict, ""]
     for mark, run in (("A", found.a), ("B", found.b)):
-        lines.append(
-            f"{mark}  {run.run}  {run.state:11}  recipe {digest.short(run.recipe)}  outcome {digest.short(run.outcome)}"
-        )
+        digests = f"recipe {digest.short(run.recipe)}  outcome {digest.short(run.outcome)}"
+        lines.append("  ".join([mark, run.run, f"{run.state:11}", digests, *filter(None, ["; ".join(run.remarks)])]))
     for part in causes.PARTS:
         listed = [str(d) for d in found.of(part)] if everything else _shortened(found.of(part), more)
         lines += [f"{'' if index else part:10}{line}" for index, line in enumerate(listed)]
     if found.parting and not found.of("step"):
         lines.append(f"{'step':10}the same, {found.parting.compared} of {found.parting.compared}")
     lines += [f"note: {note}" for note in found.notes]
-    if "seeded" in (found.a.level, found.b.level) and found.of("step", "tensor", "metric"):
+    if "seeded" in (found.a.claim, found.b.claim) and found.of("step", "tensor", "metric"):
         lines.append("note: the level `seeded` does not claim the same bits; determinism=exact does")
     if patch and found.of("code"):
         lines += ["", causes.git_diff(root, found.a.code["tree"], found.b.code["tree"], "--patch", "--stat")]
@@ -122,6 +121,7 @@ def as_dict(found: Comparison) -> dict[str, Any]:
     return {
         "a": found.a.run, "b": found.b.run, "identical": not differences, "verdict": found.verdict,
         "first": differences[0] if differences else None, "differences": differences, "notes": found.notes,
+        "claims": [found.a.claim, found.b.claim], "resumed": [len(found.a.resumed), len(found.b.resumed)],
         "steps_compared": part.compared if part else None,
         "first_step": part.a.step if part and part.a else None, "first_of_step": part.what[0] if part and part.what else None,
     }  # fmt: skip

@@ -57,7 +57,7 @@ def metadata(
         {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
         *([{"@id": "#author", "@type": "Person", "name": author}] if author else []),
         {"@id": "#run", "@type": "CreateAction", "name": f"Training run {run.run}", "instrument": {"@id": program_id},
-         "description": f"Level {run.level}, seed {run.seed}, recipe {run.recipe}, outcome {run.outcome}",
+         "description": f"Level {run.claim}, seed {run.seed}, recipe {run.recipe}, outcome {run.outcome}",
          "startTime": _time(run.started), **({"endTime": _time(run.finished)} if run.finished else {}), "agent": {"@id": "#agent"},
          "actionStatus": f"http://schema.org/{'Completed' if run.state == 'sealed' else 'Failed'}ActionStatus",
          "object": [{"@id": name} for name in sizes if name in INPUTS or name in original],
@@ -101,7 +101,7 @@ def page(run: Record, names: Iterable[str], curves: str, data: dict[str, DataFil
     )
     environment = run.environment
     facts = {
-        "state": f"{run.state} {run.reason}", "recipe": run.recipe, "outcome": run.outcome, "level": run.level, "seed": run.seed,
+        "state": "; ".join([f"{run.state} {run.reason}".strip(), *run.remarks]), "recipe": run.recipe, "outcome": run.outcome, "level": run.level, "seed": run.seed,
         "started": run.started, "wall": f"{run.wall_s} s", "code": f"git tree {run.code.get('tree')}", "lock": run.lock.get("digest"),
         "data": f"{run.data.get('name')} {run.data.get('fingerprint')}", "image": (environment.get("image") or {}).get("digest", "none"),
         "Python": (environment.get("python") or {}).get("version"), "CPU": (environment.get("cpu") or {}).get("model"),

@@ -18,7 +18,8 @@ WIDTH, HEIGHT, LEFT, TOP, GAP = 360, 220, 56, 48, 64
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
-    """One panel per kind of value (the word after the last `_`: loss, accuracy, …), one line per column, over `epoch`."""
+    """One panel per kind of value (the word after the last `_`: loss, accuracy, …), one line per column, over `epoch` (or by count)."""
+    rows = [{"epoch": count} | row for count, row in enumerate(rows, 1)]
     panels: dict[str, list[str]] = {}
     for name in rows[0] if rows else ():
         if name not in ("epoch", "lr"):

@@ -9,19 +9,12 @@ class VerbatimError(Exception):
 
     def __init__(self, where: object, *, expected: str = "", found: object = "", then: str = "") -> None:
         self.where, self.expected, self.found, self.then = str(where), expected, str(found), then
-        super().__init__(self.message)
-
-    @property
-    def message(self) -> str:
-        says = [
-            part
-            for part in (self.expected and f"expected {self.expected}", self.found and f"found {self.found}")
-            if part
-        ]
+        says = [f"{what} {text}" for what, text in (("expected", self.expected), ("found", self.found)) if text]
         lines = [f"{self.where}: {', '.join(says)}" if says else self.where]
-        if self.then:
-            lines.append(f"  next: {self.then}")
-        return "\n".join(lines)
+        if then:
+            lines.append(f"  next: {then}")
+        self.message = "\n".join(lines)  # no property: torch would make another error of the class by that name
+        super().__init__(self.message)
 
 
 def mendable(error: BaseException | None) -> VerbatimError | None:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 GOLDEN = -7046029254386353131  # 2**64 / golden ratio, odd, as signed
 FIRST, SECOND = -4658895280553007687, -7723592293110705685
+BITS = {torch.bfloat16: 8, torch.float16: 11}  # that the type holds; of more, the highest would be rounded to 1
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ def by(seed: int, step: int, samples: Tensor) -> Iterator[None]:
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
-    """x (B, …) with each value zeroed at this rate, and the others scaled so that the expectation stays."""
+    """x (B, …) with each value zeroed at this rate, below 1, and the others scaled so that the expectation stays."""
     if not rate:
         return x
     if _current is None:
@@ -56,10 +57,12 @@ def dropout(x: Tensor, rate: float) -> Tensor:
 
 
 def uniform_like(x: Tensor) -> Tensor:
-    """In [0, 1), step 2**-24; shape, type and device of x (B, …)."""
+    """In [0, 1), step 2**-24 (of half precision, its own); shape, type and device of x (B, …)."""
     if _current is None:
         return torch.rand_like(x)
-    return ((_bits(_current, x.shape, x.device) >> 8) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24).to(x.dtype)
+    bits = BITS.get(x.dtype, 24)
+    drawn = (_bits(_current, x.shape, x.device) >> (32 - bits)) & (2**bits - 1)
+    return drawn.to(torch.float32).mul_(2.0**-bits).to(x.dtype)  # type: ignore[no-any-return]
 
 
 def normal_like(x: Tensor) -> Tensor:
@@ -74,6 +77,8 @@ def normal_like(x: Tensor) -> Tensor:
 def _bits(key: _Key, shape: torch.Size, device: torch.device) -> Tensor:
     """int32 of that shape, all bits random: two of each hash."""
     key.places += 1
+    if not shape.numel():  # a rank without samples; strides of nothing can't be viewed as another type
+        return torch.empty(shape, dtype=torch.int32, device=device)
     each = shape[1:].numel()
     streams = _mixed(key.streams.to(device) + _wrapped(key.places * GOLDEN))
     counter = torch.arange(1, each // 2 + 2, device=device).mul_(GOLDEN)

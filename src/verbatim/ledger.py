@@ -97,7 +97,7 @@ def summary(run: record.Record) -> dict[str, Any]:
         "run": run.run, "started": run.started, "experiment": _experiment(run),
         "data": run.data.get("name", ""), "model": _last(run.config, "model"),
         "seed": run.seed, "metric": metric, "of": name, "recipe": run.recipe, "outcome": run.outcome, "state": state(run),
-        "reason": run.reason, "wall_s": run.wall_s,
+        "reason": run.reason, "wall_s": run.wall_s, "level": run.level, "claim": run.claim, "resumed": len(run.resumed),
     }  # fmt: skip
 
 
@@ -125,6 +125,7 @@ def _show(
     folder: Path,
     by_record: dict[str, list[verdicts.Verdict]],
 ) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from verbatim.progress import console as make_console
@@ -160,6 +161,7 @@ def _show(
         metric = f"{row['of'].removeprefix('test_')} {row['metric']:.4f}" if row["of"] else ""
         mark = "[bold red]≠ [/]" if run.recipe in several else ""
         shown = f"[{colours.get(row['state'], '')}]{row['state']}[/]" if row["state"] in colours else row["state"]
+        shown = "; ".join([shown, *map(escape, run.remarks)])
         table.add_row(
             run.run, row["experiment"], str(run.seed), metric, f"{run.wall_s:.1f} s" if run.wall_s else "",
             digest.short(run.recipe), mark + digest.short(run.outcome), shown,

@@ -7,6 +7,7 @@ LOG gets one JSON object per operator: name, phase, module, the line of code, an
 shape and bytes). KEEP (or -1) is the number of an operator whose tensors are written beside LOG, as safetensors.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,11 +15,12 @@ import re
 import runpy
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 EMPTY = re.compile(r"\baten\.(?:new_)?empty(?:_\w+)?\.")
-OTHERS = re.compile(r"/site-packages/|/verbatim/\w+\.py$")  # not the experiment's own code
+OTHERS = re.compile(r"/site-packages/|/verbatim/(?:\w+/)*\w+\.py$")  # not the experiment's own code
 
 
 class Observer:
@@ -30,7 +32,7 @@ class Observer:
         self.modules: list[str] = []
         self.names: dict[int, str] = {}  # by the parameter's id
         self.blank: set[int] = set()  # addresses of memory that nothing was written to: its bytes mean nothing
-        self.updating = self.paused = False
+        self.updating = False
         self._mode: Any = None
 
     def start(self) -> None:
@@ -63,6 +65,15 @@ class Observer:
             self._mode = None
             self._file.close()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Without the mode, not only unheard: while there is one, torch's gradient of `prod` takes another way, with other bits."""
+        if self._mode:
+            self._mode.__exit__(None, None, None)
+        yield
+        if self._mode:
+            self._mode.__enter__()
+
     def name(self, module: Any) -> str:
         """By its parameters, whose names the run states; a module without any is known by its class."""
         for own, parameter in module._parameters.items():
@@ -73,8 +84,6 @@ class Observer:
     def see(self, func: Any, args: Any, kwargs: Any) -> Any:
         import torch
 
-        if self.paused:
-            return func(*args, **kwargs)
         named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         given = tensors(named)
         inputs = [self.digest(t) for t in given]
@@ -146,6 +155,7 @@ def watch(observer: Observer) -> None:
     """Put the observer between the rows of the trace: it starts before the first step's first operator, at step 0 before the model."""
     from verbatim.recorder import Run
 
+    ranks = "RANK" in os.environ  # several make the run; a tree that has none sets no such variable
     enter, uses, watches, trace = Run.__enter__, Run.uses, Run.watches, Run.trace
 
     def entering(self: Any) -> Any:
@@ -155,9 +165,8 @@ def watch(observer: Observer) -> None:
         return entered
 
     def using(self: Any, *given: Any, **named: Any) -> None:
-        observer.paused = True  # the numerics probe is not training
-        uses(self, *given, **named)
-        observer.paused = False
+        with observer.paused():  # the numerics probe is not training
+            uses(self, *given, **named)
 
     def watching(self: Any, parameters: Any, buffers: Any) -> None:
         observer.names.update({id(t): name for name, t in [*parameters.items(), *buffers.items()]})
@@ -168,6 +177,10 @@ def watch(observer: Observer) -> None:
             observer.stop()
         trace(self, step, *rest, **named)
         if step == observer.last:
+            if ranks:
+                self.ranks.gather_text("")  # all have seen it
+                if self.ranks.rank:  # gone before the first one closes its connections, of which a rank can die
+                    os._exit(130)
             raise KeyboardInterrupt  # which seals the record of what was run again
         if step == observer.first - 1:
             observer.start()
@@ -177,8 +190,10 @@ def watch(observer: Observer) -> None:
 
 def main() -> None:
     log, first, last, keep, *words = sys.argv[1:]
+    rank = os.environ.get("RANK", "0")
+    place = Path(log) if rank == "0" else Path(f"{log}.rank{rank}")  # each rank its own; the first one's is read
     sys.path.insert(0, os.getcwd())
-    watch(Observer(Path(log), int(first), int(last), int(keep)))
+    watch(Observer(place, int(first), int(last), int(keep)))
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

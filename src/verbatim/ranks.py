@@ -12,7 +12,7 @@ half of that; the way back collects. So each rank sends and receives 2 (R - 1) /
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from verbatim.errors import VerbatimError
@@ -122,22 +122,13 @@ class Ranks:
         """Adds (N,) over the ranks, in place, pairwise in a fixed order. Their number must be a power of two."""
         if self.world == 1:
             return flat
-        spans = [(0, flat.numel())]
-        for partner in self._partners():
-            low, high = spans[-1]
-            middle = (low + high) // 2
-            keep, give = ((low, middle), (middle, high)) if self.rank < partner else ((middle, high), (low, middle))
-            received = flat.new_empty(keep[1] - keep[0])
-            self._exchange(flat[slice(*give)], received, partner, add_to=flat[slice(*keep)])
-            spans.append(keep)
-        for partner in reversed(self._partners()):
-            (low, high), (start, end) = spans.pop(), spans[-1]
-            other = flat[high:end] if low == start and self.rank < partner else flat[start:low]
-            self._exchange(flat[low:high], other, partner)
+        for partner, give, take, adds in schedule(self.rank, self.world, flat.numel()):
+            if adds:
+                received = flat.new_empty(take.stop - take.start)
+                self._exchange(flat[give], received, partner, add_to=flat[take])
+            else:
+                self._exchange(flat[give], flat[take], partner)
         return flat
-
-    def _partners(self) -> list[int]:
-        return [self.rank ^ (1 << k) for k in range(self.world.bit_length() - 1)]
 
     def _exchange(self, give: "Tensor", take: "Tensor", partner: int, add_to: "Tensor | None" = None) -> None:
         """In pieces, so that one is added while the next is on its way. `batch_isend_irecv` takes three times as long by gloo, and is
@@ -175,6 +166,24 @@ class Ranks:
                 f"rank {self.rank}", expected=f"all {self.world} ranks to answer", found=says.strip().splitlines()[0],
                 then="see which rank ended first, and why; the same command goes on from the last checkpoint",
             ) from error  # fmt: skip
+
+
+Step = tuple[int, slice, slice, bool]
+
+
+def schedule(rank: int, world: int, count: int) -> Iterator[Step]:
+    """What a rank does for a sum of `count` values, one after another: its partner, what it gives, what it takes, and whether that is
+    added to what it holds or replaces it."""
+    spans, partners = [(0, count)], [rank ^ (1 << k) for k in range(world.bit_length() - 1)]
+    for partner in partners:
+        low, high = spans[-1]
+        middle = (low + high) // 2
+        keep, give = ((low, middle), (middle, high)) if rank < partner else ((middle, high), (low, middle))
+        yield partner, slice(*give), slice(*keep), True
+        spans.append(keep)
+    for partner in reversed(partners):
+        (low, high), (start, end) = spans.pop(), spans[-1]
+        yield partner, slice(low, high), slice(high, end) if rank < partner else slice(start, low), False
 
 
 def refuse_shards(shards: int, world: int) -> None:

@@ -86,6 +86,19 @@ class Record:
         return "exact" if self.unlisted else self.level
 
     @property
+    def remarks(self) -> list[str]:
+        """What a reader should know besides the level and the state: that the claim is lower, that the run was not made in one go."""
+        said = []
+        if self.claim != self.level:
+            more = f" and {len(self.unlisted) - 1} more" if len(self.unlisted) > 1 else ""
+            said.append(f"claims {self.claim}, not {self.level} ({self.unlisted[0]}{more})")
+        if self.resumed:
+            last = (self.environment.get("cpu") or {}).get("model", "")
+            others = dict.fromkeys(str(part["cpu"]) for part in self.resumed if part.get("cpu", last) != last)
+            said.append(f"resumed {len(self.resumed)}×" + "".join(f", begun on {cpu}" for cpu in others))
+        return said
+
+    @property
     def outcome(self) -> str:
         """Digest of all that the run gave; empty until it is sealed."""
         if self.state != "sealed":
@@ -199,6 +212,8 @@ def _check_types(record: Record) -> None:
         wrong = not isinstance(value, (int, float) if kind is float else kind)  # type: ignore[arg-type]
         if inner and inner[-1] is str and not wrong:
             wrong = not all(isinstance(item, str) for item in (value.values() if kind is dict else value))
+        if inner and typing.get_origin(inner[-1]) is dict and not wrong:
+            wrong = not all(isinstance(item, dict) for item in value)
         if wrong or isinstance(value, bool):
             raise TypeError(f"{field_.name} is {type(value).__name__} {value!r:.40}")
 
@@ -220,10 +235,14 @@ def _from_statement(value: dict[str, Any]) -> Record:
     _check_types(record)
     if record.state not in STATES:
         raise KeyError(record.state)
-    for name, stated in (("recipe", outcome["recipe"]), ("outcome", outcome["outcome"])):
-        if getattr(record, name) != stated:
+    for name, own, stated in (
+        ("recipe digest", record.recipe, outcome["recipe"]),
+        ("outcome digest", record.outcome, outcome["outcome"]),
+        ("claim", record.claim, outcome.get("claim", record.claim)),  # older records state none
+    ):
+        if own != stated:
             raise VerbatimError(
-                f"{record.run}/{FILE}", expected=f"the {name} digest {getattr(record, name)}, which its contents give",
+                f"{record.run}/{FILE}", expected=f"the {name} {own}, which its contents give",
                 found=stated, then="this record was edited: use another copy of it",
             )  # fmt: skip
     return record

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+import xxhash
 from omegaconf import DictConfig, OmegaConf
 
 from verbatim import (
@@ -74,7 +75,7 @@ class Run:
         )
         self._overrides = list(overrides)
         self._step = -1
-        self._saved: list[str] = []
+        self._saved: dict[str, str] = {}  # xxh3_128 of what `save` wrote
         self._kept: dict[str, Any] = {}
         self._trace: trace.Writer | None = None
         self._model: trace.ModelDigest | None = None
@@ -149,6 +150,8 @@ class Run:
             return
         resume.leave(self.folder, self._root, self.record.code["ref"], self.progress.warn)
         self.folder, old, self._lock = found
+        for left in self.folder.glob(".*.*"):  # files that a killed process was about to write
+            left.unlink()
         self.record = resume.continued(old, self.record, _now())
         self._reserve()
 
@@ -243,7 +246,7 @@ class Run:
         self._start_trace()
         share = float(self._machine("checkpoints", 0.03)) if resume.wanted("") != resume.NEVER else 0.0
         if self.ranks.first and share:
-            self._checkpoints = checkpoint.Writer(self.folder, share)
+            self._checkpoints = checkpoint.Writer(self.folder, share, self.folder / TRACE)
         self._ending.safe = bool(share)
         return went_on
 
@@ -338,8 +341,9 @@ class Run:
         if self.ranks.first:
             from safetensors.torch import save
 
-            record.write_atomically(path, save({key: tensor.contiguous() for key, tensor in state.items()}))
-            self._saved += [name] if name not in self._saved else []
+            data = save({key: tensor.contiguous() for key, tensor in state.items()})
+            record.write_atomically(path, data)
+            self._saved[name] = xxhash.xxh3_128_hexdigest(data)
         return path
 
     def load(self, name: str) -> "dict[str, Tensor]":

@@ -89,7 +89,7 @@ def _row(run: Record, found: list[Verdict]) -> str:
     cells = [
         run.run,
         row["experiment"],
-        f"{row['state']} {run.reason}",
+        "; ".join([f"{row['state']} {run.reason}".strip(), *run.remarks]),
         digest.short(run.outcome),
         metric,
         verdicts.summary(found),

@@ -85,8 +85,9 @@ def reproduce(where: Path, root: Path, options: argparse.Namespace) -> Reproduct
     run = record.read(where)
     recorded = integrity.check(where, run, lambda text: say(f"note         {text}"))
     until = _until(run, recorded, options.until)
+    steps = f"{recorded.rows if recorded else 'no'} steps"
     say(
-        f"record       {run.run}: {run.state}, {recorded.rows if recorded else 'no'} steps, recipe {digest.short(run.recipe)}"
+        f"record       {'; '.join([f'{run.run}: {run.state}, {steps}, recipe {digest.short(run.recipe)}', *run.remarks])}"
     )
     _refuse_impossible(run)
     with restore.restored(root, run.code, keep=options.keep) as folder:

@@ -27,13 +27,18 @@ def wanted(configured: str) -> str:
 
 def hold(folder: Path) -> IO[str] | None:
     """Take a run folder for as long as this process lives; None where another has it. The kernel lets go of it, whatever happens."""
-    file = (folder / LOCK).open("a")
+    try:
+        file = (folder / LOCK).open("a")
+    except FileNotFoundError:  # whoever claimed it has left it
+        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
+            return file  # not one that its holder removed in between
     except OSError:
-        file.close()
-        return None
-    return file
+        pass
+    file.close()
+    return None
 
 
 def find(runs: Path, new: Record, named: str) -> tuple[Path, Record, IO[str]] | None:
@@ -57,7 +62,11 @@ def find(runs: Path, new: Record, named: str) -> tuple[Path, Record, IO[str]] | 
         if different and named != AUTO:
             raise VerbatimError(f"machine.resume={named}", expected="a checkpoint of this recipe", found=f"one of another: {different}", then=f"add machine.resume={NEVER}")  # fmt: skip
         if not different and (lock := hold(folder)):
-            return folder, old, lock
+            old = record.read(folder)  # again: until now another process may have been at it, and ended it
+            if old.state != "sealed":
+                return folder, old, lock
+            (folder / LOCK).unlink()
+            lock.close()
         if not different and named != AUTO:
             raise VerbatimError(
                 f"machine.resume={named}", expected="a run that ended early", found="another process is at it"
@@ -140,10 +149,11 @@ def refuse_other_data(run: Record, fingerprint: str) -> None:
 
 
 def refuse_other_bits(run: Record) -> None:
-    """Level `exact` holds on one kind of machine: a run that began on another would be of two minds."""
+    """Level `exact` holds on one kind of machine: a run that began on another would be of two minds. It is the first start that
+    counts: later ones went on with its bits, or were refused here."""
     began = [part for part in run.resumed if part["probe"]]
-    if run.level == "exact" and began and began[-1]["probe"] != run.environment["probe"]:
+    if run.level == "exact" and began and began[0]["probe"] != run.environment["probe"]:
         raise VerbatimError(
-            "determinism=exact", expected=f"a machine that computes the bits that {run.run} began with ({began[-1]['cpu']})",
+            "determinism=exact", expected=f"a machine that computes the bits that {run.run} began with ({began[0]['cpu']})",
             found="another numerics probe here", then=f"go on there; or start anew, add machine.resume={NEVER} (determinism=portable goes on anywhere)",
         )  # fmt: skip

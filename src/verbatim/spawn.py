@@ -42,7 +42,9 @@ def _run(number: int) -> int:
                 started.append(subprocess.Popen(command, env=own, preexec_fn=_die_with_parent))  # noqa: PLW1509 — one prctl
             while not any(process.poll() for process in started) and any(process.poll() is None for process in started):
                 time.sleep(0.05)
-            first = next((rank for rank, process in enumerate(started) if process.poll()), None)
+            # One that a signal ended is the cause; others then end because they have lost it.
+            ended = [(process.returncode, rank) for rank, process in enumerate(started) if process.poll()]
+            first = min(ended)[1] if ended else None
             _end(started)
         except (KeyboardInterrupt, Interrupted) as asked:
             _end(started, signal.SIGTERM if isinstance(asked, Interrupted) else signal.SIGINT)

@@ -81,12 +81,14 @@ class Writer:
     @classmethod
     def go_on(cls, path: Path, *, rows: int, digest: str) -> Self:
         """The writer of a trace that has these rows, and perhaps more, of steps that will be made again: those are cut off."""
-        found = Reader(path)
-        found.verify(rows)
-        if found.rows < rows or found.digest_of(rows) != digest:
+        found = Reader(path) if path.exists() else None
+        if found:
+            found.verify(rows)
+        if not found or found.rows < rows or found.digest_of(rows) != digest:
             raise VerbatimError(
-                path, expected=f"the {rows} rows that the checkpoint goes with", found=f"{found.rows} rows, or others"
-            )
+                path, expected=f"the {rows} rows that the checkpoint goes with", found=f"{found.rows} rows, or others" if found else "no file",
+                then="add machine.resume=never",
+            )  # fmt: skip
         os.truncate(path, HEADER_BYTES + rows * ROW_BYTES)
         writer = cls.__new__(cls)
         writer._chain, writer.rows = bytes.fromhex(digest.removeprefix("sha256:")), rows

@@ -101,7 +101,8 @@ def _whole(folder: Path) -> list[str]:
     run = record.read(folder)
     notes: list[str] = []
     trace = integrity.check(folder, run, notes.append)
-    lines = [f"record: {run.run}, {run.state}, recipe {run.recipe}", f"outcome: {run.outcome or 'none'}"]
+    lines = ["; ".join([f"record: {run.run}, {run.state}, recipe {run.recipe}", *run.remarks])]
+    lines.append(f"outcome: {run.outcome or 'none'}")
     lines += [f"trace: {trace.rows} rows, chained"] if trace else []
     there = [name for name in run.files if (integrity.folder_of(folder) / name).exists()]
     return [*lines, f"files: {len(there)} of {len(run.files)}, as recorded", *(f"note: {note}" for note in notes)]

@@ -44,6 +44,7 @@ def test_a_reproduction_leaves_a_verdict_that_names_both_records(signed):
         8,
         "",
     )
+    assert predicate["claim"] == "exact"
     assert predicate["outcome"] == record.read(run).outcome == predicate["reproduction"]["outcome"]
     assert predicate["environment"]["probe"] == record.read(made).environment["probe"]
     assert "host" not in json.dumps(said)

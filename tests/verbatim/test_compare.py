@@ -504,6 +504,36 @@ def test_the_answer_as_text(base, planted):
     assert lines[4:] == ["config    seed: 0 → 1", "step      the same, 12 of 12"]
 
 
+def test_a_run_that_was_resumed_is_identical_and_said_to_be_resumed(base, planted):
+    def change(run, _):
+        run.resumed.append({"ended": "killed", "cpu": run.environment["cpu"]["model"]})
+        run.environment |= {"ranks": 2, "workers": 7}
+
+    other = planted("b", change)
+
+    done = python("-m", "verbatim", "compare", str(base), str(other))
+    answer = json.loads(python("-m", "verbatim", "compare", "--json", str(base), str(other)).stdout)
+
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[0]) == (0, "identical: the same recipe, environment and outcome")
+    assert [line.endswith("  resumed 1×") for line in lines[2:4]] == [False, True]
+    assert (answer["resumed"], answer["claims"]) == ([0, 1], ["exact", "exact"])
+
+
+def test_a_lower_claim_is_told_beside_the_run(base, planted):
+    def portable(run, *unlisted):
+        run.level, run.unlisted = "portable", list(unlisted)
+
+    a = planted("a", lambda run, _: portable(run))
+    b = planted("b", lambda run, _: portable(run, "aten::tan", "aten::hypot"))
+
+    found = compare_runs(a, b, ROOT)
+
+    lines = compare.report(found, ROOT).splitlines()
+    assert [line.partition("  claims ")[2] for line in lines[2:4]] == ["", "exact, not portable (aten::tan and 1 more)"]
+    assert compare.as_dict(found)["claims"] == ["portable", "exact"]
+
+
 def test_more_than_ten_differences_of_a_part_are_counted_unless_all_are_asked_for(base, planted):
     def change(run, _):
         for number, name in enumerate(list(run.environment["distributions"])[:25]):

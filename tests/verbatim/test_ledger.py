@@ -114,6 +114,19 @@ def test_json_has_one_object_per_run(runs, add):
     assert value["conflict"] is False
 
 
+def test_a_lower_claim_and_a_resumed_run_are_told(runs, add):
+    add("a", level="portable", unlisted=["aten::[tan]"], resumed=[{"ended": "killed"}, {"ended": "killed"}])
+    add("b", level="portable", seed=1)
+    second, first = listed(runs).stdout.splitlines()[1:]
+    values = [json.loads(line) for line in listed(runs, "--json").stdout.splitlines()]
+
+    assert first.rstrip().endswith("sealed; claims exact, not portable (aten::[tan]); resumed 2×")
+    assert second.rstrip().endswith("sealed")
+    assert [(v["run"], v["level"], v["claim"], v["resumed"]) for v in values] == [
+        ("b", "portable", "portable", 0), ("a", "portable", "exact", 2),
+    ]  # fmt: skip
+
+
 def test_no_runs_say_how_to_make_one(tmp_path):
     assert listed(tmp_path).stdout == f"no runs in {tmp_path}: nox -s train makes one\n"
 

@@ -72,6 +72,29 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     assert record.read(tmp_path / "record.json") == made()
 
 
+def test_a_record_says_that_it_claims_less_and_that_it_was_resumed(tmp_path):
+    part = {"ended": "killed", "wall_s": 0.0, "cpu": "one"}
+    run = made(level="portable", unlisted=["aten::tan"], resumed=[part], environment={"cpu": {"model": "one"}})
+    record.write(tmp_path, run)
+
+    assert record.read(tmp_path) == run
+    assert run.claim == "exact"
+    assert run.remarks == ["claims exact, not portable (aten::tan)", "resumed 1×"]
+    assert made(level="portable").remarks == []
+    run.unlisted.append("aten::hypot")
+    run.resumed += [part | {"cpu": "another"}, {}]
+    assert run.remarks == ["claims exact, not portable (aten::tan and 1 more)", "resumed 3×, begun on another"]
+
+
+def test_a_record_from_before_there_were_claims_is_read(tmp_path):
+    statement = record.statement(made())
+    for name in ("claim", "unlisted", "resumed"):
+        del statement["predicate"]["runDetails"]["byproducts"][0]["annotations"][name]
+    (tmp_path / "record.json").write_text(json.dumps(statement))
+
+    assert record.read(tmp_path) == made()
+
+
 @pytest.mark.parametrize(
     ("change", "recipe", "outcome"),
     [
@@ -89,6 +112,8 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
         ({"wall_s": 9.0}, False, False),
         ({"run": "another"}, False, False),
         ({"command": []}, False, False),
+        ({"unlisted": ["aten::tan"]}, False, False),
+        ({"resumed": [{"ended": "killed"}]}, False, False),
     ],
 )
 def test_recipe_and_outcome_cover_what_they_should_and_nothing_else(change, recipe, outcome):
@@ -114,6 +139,8 @@ def test_only_a_sealed_run_has_an_outcome(state):
         ('"seed": 0', '"seed": 1', "this record was edited"),
         ('"level": "exact"', '"level": "seeded"', "this record was edited"),
         ("0.30000000000000004", "0.31", "this record was edited"),
+        ('"claim": "exact"', '"claim": "portable"', "the claim exact, which its contents give"),
+        ('"resumed": []', '"resumed": ["x"]', "a whole record"),
         ("/run/v1", "/run/v2", "update this checkout"),
         ('"state": "sealed"', '"state": "perfect"', "a whole record"),
         ('"metadata"', '"data"', "a whole record"),

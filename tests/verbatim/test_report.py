@@ -132,6 +132,17 @@ def test_the_page_tells_recipes_verdicts_and_what_broke(runs):
     assert "0 held, 1 broke" in words
 
 
+def test_the_page_tells_a_lower_claim_and_a_resumed_run(runs):
+    run = record.read(runs / "other")
+    run.level, run.unlisted, run.resumed = "portable", ["aten::tan"], [{"ended": "killed"}]
+    record.write(runs / "other", run)
+
+    page = Page(report.page(runs))
+
+    assert page.text.count("sealed; claims exact, not portable (aten::tan); resumed 1×") == 1
+    assert page.text.count("sealed") == 2
+
+
 def test_no_label_of_a_bar_is_cut_off(runs):
     for number in range(30):
         say(runs, "one", "two", probe=f"sha256:{number}")

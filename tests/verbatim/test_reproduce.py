@@ -12,7 +12,7 @@ import pytest
 
 from conftest import ENVIRONMENT, ROOT
 from planting import git
-from verbatim import record, restore
+from verbatim import checkpoint, record, restore
 
 SLOW = "        __import__('time').sleep(float(__import__('os').environ.get('SLOW', '0')))\n"
 TRACE = "        run.trace(step, indices, loss)\n"
@@ -96,7 +96,7 @@ def test_the_places_of_this_machine_are_used_and_no_other_override(project, tmp_
 
 
 def test_a_run_that_was_not_repeatable_is_found_out_and_its_first_step_named(project):
-    noise = "next(model.parameters()).grad.mul_(1 + __import__('os').getpid() / 1e7)"
+    noise = "next(parallel.model.parameters()).grad.mul_(1 + __import__('os').getpid() / 1e7)"
     project.edit("src/experiment/trainer.py", STEP, f"        if step == 3:\n            {noise}\n{STEP}")
     run = project.train()
 
@@ -108,7 +108,9 @@ def test_a_run_that_was_not_repeatable_is_found_out_and_its_first_step_named(pro
 
 def test_fail_fast_ends_at_the_first_difference(project):
     slow_down(project)
-    project.edit("src/experiment/trainer.py", "loss += part.item()", "loss += part.item() + __import__('os').getpid()")
+    project.edit(
+        "src/experiment/trainer.py", "loss += part_loss.item()", "loss += part_loss.item() + __import__('os').getpid()"
+    )
     run = project.train("trainer.max_steps=15")
 
     done = again(project, run, "--fail-fast", SLOW="0.2")
@@ -147,9 +149,52 @@ def test_a_run_that_was_broken_off_is_repeated_as_far_as_it_went(project, number
     assert "identical as far as compared: the first" in done.stdout.splitlines()[-1]
 
 
+def test_a_portable_run_of_two_ranks_is_repeated_by_one(project):
+    run = project.train("determinism=portable", "trainer.shards=2", "machine.ranks=2")
+
+    done = again(project, run)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    a, b = record.read(run), record.read(project.runs / (project.names() - {run.name}).pop())
+    assert (a.environment["ranks"], b.environment["ranks"], b.claim) == (2, 1, "portable")
+    assert (a.outcome, a.recipe) == (b.outcome, b.recipe)
+
+
+def test_what_was_killed_is_never_gone_on_with_and_what_went_on_is_repeated(project):
+    """Of one recipe: a run that SIGKILL ended after its first checkpoint, is made again as far as it went, and then goes on."""
+    slow_down(project)
+    words = ("model=mlp", "model.hidden=[8]", "trainer.epochs=3")
+    process = project.start("experiment.train", *words, SLOW="0.05")
+    folder = wait_for_steps(project, set(), 30)  # an epoch has 20
+    process.kill()
+    process.communicate()
+    assert checkpoint.found(folder)
+    whole = (folder / "record.json").read_bytes()
+
+    as_far = again(project, folder)
+
+    assert as_far.returncode == 0, as_far.stdout + as_far.stderr
+    assert as_far.stdout.splitlines()[-1].startswith("identical as far as compared: the first ")
+    assert (folder / "record.json").read_bytes() == whole
+    assert project.run("experiment.train", *words).returncode == 0
+    run = record.read(folder)
+    assert (run.state, len(run.resumed), run.resumed[0]["went_on_after_step"]) == ("sealed", 1, 19)
+    before = project.names()
+
+    done = again(project, folder)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"identical: {folder.name} was reproduced bit for bit")
+    assert "  resumed 1×" in done.stdout
+    new = record.read(project.runs / (project.names() - before).pop())
+    assert (new.outcome, new.resumed) == (run.outcome, [])
+
+
 def test_a_run_that_failed_fails_again_in_the_same_way(project):
     project.edit(
-        "src/experiment/trainer.py", "loss += part.item()", "loss += part.item() if step < 3 else float('nan')"
+        "src/experiment/trainer.py",
+        "loss += part_loss.item()",
+        "loss += part_loss.item() if step < 3 else float('nan')",
     )
     run = project.train()
     assert record.read(run).state == "failed"

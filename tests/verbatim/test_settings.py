@@ -9,7 +9,12 @@ from verbatim.errors import VerbatimError
 REFUSED = [
     # (override, key, expected, found)
     ("optimizer.lrr=1", "optimizer.lrr", "one of betas, eps, fused, lr, weight_decay", "no key `lrr` there"),
-    ("sed=1", "sed", "one of data, determinism, model, optimizer, paths, seed, trace, trainer", "no key `sed` there"),
+    (
+        "sed=1",
+        "sed",
+        "one of data, determinism, machine, model, optimizer, paths, seed, trace, trainer",
+        "no key `sed` there",
+    ),
     ("optimizer.lr=abc", "optimizer.lr", "a value of type Float", "abc (a str)"),
     ("optimizer.lr=-1", "optimizer.lr", "a number above 0", "-1.0"),
     ("optimizer.lr=0", "optimizer.lr", "a number above 0", "0.0"),
@@ -26,10 +31,10 @@ REFUSED = [
     ("data.validation=1", "data.validation", "a number above 0 and below 1", "1.0"),
     ("model.channels=[8,0]", "model.channels", "a whole number of at least 1", "0"),
     ("model.channels=8", "model.channels", "a list, as [1,2]", "a single value"),
-    ("model.hidden=8", "model.hidden", "one of channels, dropout", "no key `hidden` there"),
+    ("model.hidden=8", "model.hidden", "one of batch_norm, channels, dropout", "no key `hidden` there"),
     ("data=digit", "data", "one of cifar10, digits, fashion_mnist, folder, mnist", "digit"),
-    ("determinism=portable", "determinism", "one of exact, seeded", "portable"),
-    ("determinism.level=portable", "determinism.level", "one of seeded, exact", "portable"),
+    ("determinism=portabel", "determinism", "one of exact, portable, seeded", "portabel"),
+    ("determinism.level=best", "determinism.level", "one of seeded, exact, portable", "best"),
     (
         "model=null",
         "configuration",

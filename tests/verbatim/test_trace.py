@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from verbatim import trace
+from verbatim.digest import of_tensors
 from verbatim.errors import VerbatimError
 
 
@@ -110,6 +111,120 @@ def test_gradients_and_parameters_have_digests_in_every_dtype(dtype):
 
     assert len({none, first, second}) == 3
     assert digests.state() != before
+
+
+def fingerprint(parameters, buffers=None):
+    return trace.ModelDigest(parameters, buffers or {}).state()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool], ids=str)
+def test_every_bit_of_a_parameter_counts(dtype):
+    values = torch.arange(24).view(2, 3, 4).to(dtype)
+    digests = trace.ModelDigest({"w": values}, {})
+    seen, memory = {digests.state()}, values.view(-1).view(torch.uint8)
+    for at in range(len(memory)):
+        for bit in range(8 if dtype != torch.bool else 1):
+            memory[at] ^= 1 << bit
+            seen.add(digests.state())
+            memory[at] ^= 1 << bit
+
+    assert len(seen) == 1 + len(memory) * (8 if dtype != torch.bool else 1)
+    assert digests.state() in seen
+
+
+@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_every_swap_of_two_values_counts(format_):
+    values = torch.arange(16.0).view(2, 2, 2, 2).contiguous(memory_format=format_)
+    digests, flat = trace.ModelDigest({"w": values}, {}), values.permute(0, 1, 2, 3)
+    seen = {digests.state()}
+    places = [(a, b, c, d) for a in (0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)]
+    pairs = [(i, j) for n, i in enumerate(places) for j in places[:n]]
+    for i, j in pairs:
+        flat[i], flat[j] = float(flat[j]), float(flat[i])
+        seen.add(digests.state())
+        flat[i], flat[j] = float(flat[j]), float(flat[i])
+
+    assert len(seen) == 1 + len(pairs)
+
+
+def test_what_numbers_cannot_tell_apart_counts():
+    zero, nan = torch.zeros(3), torch.tensor([0x7FC00000, 0x7FC00001], dtype=torch.int32).view(torch.float32)
+
+    assert fingerprint({"w": zero}) != fingerprint({"w": -zero})
+    assert fingerprint({"w": nan[:1]}) != fingerprint({"w": nan[1:]})
+
+
+def test_where_a_value_lies_counts_and_how_it_lies_in_memory_does_not():
+    a, b = torch.arange(6.0), torch.arange(6.0) + 10
+    base = {"a": a, "b": b}
+    assert fingerprint(base) == fingerprint({"a": a.clone(), "b": b.clone()})
+    others = [{"a": b, "b": a}, {"b": b, "a": a}, {"a": a}, {"a": a, "b": b[:5]}, {"a": a, "b": b, "c": torch.zeros(1)}]
+    assert all(fingerprint(other) != fingerprint(base) for other in others)
+
+    # The same values in the same order, under another name, shape or type: another code or configuration, and other weights at the end.
+    others = [
+        {"b": a, "a": b}, {"a": a, "c": b}, {"a": a.view(2, 3), "b": b}, {"a": a.view(torch.int32), "b": b},
+        {"a": torch.cat([a, b[:1]]), "b": b[1:]}, {"a": torch.cat([a, b])}, {"a": a, "b": b, "c": torch.zeros(0)},
+    ]  # fmt: skip
+    assert len({of_tensors(each) for each in (base, *others)}) == 1 + len(others)
+
+    images = torch.arange(24.0).view(1, 2, 3, 4)
+    assert fingerprint({"w": images}) == fingerprint({"w": images.contiguous(memory_format=torch.channels_last)})
+
+
+def test_which_parameter_a_gradient_is_of_counts():
+    one, other = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    digests = trace.ModelDigest({"one": one, "other": other}, {})
+    seen = {digests.gradient(all_=True)}
+    for left in (None, 0.0, -0.0, 1.0):
+        for right in (None, 0.0, -0.0, 1.0):
+            one.grad, other.grad = (None if v is None else torch.tensor([v]) for v in (left, right))
+            seen.add(digests.gradient(all_=True))
+
+    assert len(seen) == 16
+
+
+def test_a_trace_that_goes_on_is_as_if_it_had_never_stopped(written, tmp_path):
+    path, digest = written
+    chain = trace.Reader(path).digest_of(4)
+    writer = trace.Writer.go_on(path, rows=4, digest=chain)
+    assert path.stat().st_size == 64 + 4 * 96
+    for step in range(4, 10):
+        writer.append(step, step / 3, bytes([step] * 16), b"g" * 16, b"p" * 16 if step % 3 == 0 else trace.NOT_TAKEN)
+    writer.close()
+
+    assert (writer.digest, writer.rows) == (digest, 10)
+    assert trace.Reader(path).digest == digest
+    trace.Reader(path).verify()
+
+
+@pytest.mark.parametrize("rows", [0, 10])
+def test_a_trace_goes_on_from_its_first_and_its_last_row(written, rows):
+    path, _ = written
+    writer = trace.Writer.go_on(path, rows=rows, digest=trace.Reader(path).digest_of(rows))
+    writer.append(rows, 0.0, b"b" * 16, b"g" * 16)
+    writer.close()
+
+    assert trace.Reader(path).rows == rows + 1
+    trace.Reader(path).verify()
+
+
+def test_a_trace_that_is_not_the_checkpoints_is_refused_and_left_as_it_is(written):
+    path, digest = written
+    data = path.read_bytes()
+
+    def refused(rows, digest, says):
+        with pytest.raises(VerbatimError) as error:
+            trace.Writer.go_on(path, rows=rows, digest=digest)
+        assert says in str(error.value)
+
+    refused(4, digest, "expected the 4 rows that the checkpoint goes with, found 10 rows, or others")
+    refused(11, digest, "expected the 11 rows that the checkpoint goes with, found 10 rows, or others")
+    path.write_bytes(data[:100] + b"x" + data[101:])
+    refused(4, trace.Reader(path).digest_of(4), "row 0: expected a row that continues the chain, found a changed row")
+    assert len(path.read_bytes()) == len(data)
+    path.unlink()
+    refused(4, digest, "expected the 4 rows that the checkpoint goes with, found no file")
 
 
 def test_the_order_of_a_batch_counts():

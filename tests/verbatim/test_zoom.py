@@ -94,6 +94,7 @@ def zoomed(project):
         done = project.run("verbatim", "compare", str(a), str(b), "--zoom")
         assert done.returncode == 1, done.stderr
         assert (project.state(), project.worktrees()) == (state, 1)
+        assert "gave other bits under observation" not in done.stdout
         return done.stdout[done.stdout.index("\noperator  ") + 1 :].splitlines()
 
     return call
@@ -145,10 +146,28 @@ def test_another_learning_rate_shows_in_the_optimizers_update(project, zoomed):
     assert lines[0].endswith(": lr: 0.003 → 0.004")
 
 
+def test_a_portable_run_repeats_under_observation_and_a_drawn_mask_is_the_models(project, zoomed):
+    portable = ("determinism=portable", "trainer.max_steps=2")
+
+    lines = zoomed(project.train(*portable), project.train(*portable, "model.dropout=0.5"))
+
+    assert "forward (Dropout, src/experiment/models.py:" in lines[0]
+    assert lines[0].endswith(": only B runs it")
+
+
+def test_of_several_ranks_the_first_ones_operators_are_compared(project, zoomed):
+    two = ("trainer.parallel=ddp", "trainer.ranks=2", "trainer.max_steps=2")
+
+    lines = zoomed(project.train(*two), project.train(*two, "trainer.clip_norm=0.01"))
+
+    assert "forward (src/experiment/trainer.py:" in lines[0]
+    assert lines[0].endswith(": only B runs it")
+
+
 def test_a_bit_that_flips_in_a_later_step_is_found_between_two_digests(project, zoomed):
     """Parameters are digested at steps 0 and 10; the bit flips after step 3, so 1 to the guilty step are watched."""
     a = project.train("trainer.max_steps=12")
-    flip = "list(model.parameters())[-1].data.view(torch.int32).view(-1)[0] ^= 1 << 20"
+    flip = "list(parallel.model.parameters())[-1].data.view(torch.int32).view(-1)[0] ^= 1 << 20"
     project.edit("src/experiment/trainer.py", STEP, f"{STEP}        if step == 3:\n            {flip}\n")
     b = project.train("trainer.max_steps=12")
     number = (project.root / "src" / "experiment" / "trainer.py").read_text().splitlines().index(
@@ -162,7 +181,7 @@ def test_a_bit_that_flips_in_a_later_step_is_found_between_two_digests(project, 
 
 
 def test_a_run_that_does_not_repeat_is_said_to(project, zoomed):
-    noise = "next(model.parameters()).grad.mul_(1 + __import__('os').getpid() / 1e7)"
+    noise = "next(parallel.model.parameters()).grad.mul_(1 + __import__('os').getpid() / 1e7)"
     project.edit("src/experiment/trainer.py", STEP, f"        if step == 2:\n            {noise}\n{STEP}")
     a, b = project.train(), project.train()
 

@@ -17,7 +17,7 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         launcher: Any = self.launcher
-        words = [*self._parse_config(), *arguments]
+        words = [*self._parse_config(), *(word for word in arguments if not word.startswith("sweep="))]
         assert self.hydra_context  # noqa: S101 — Hydra sets it up first
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides(words)

@@ -6,8 +6,10 @@ Its own process, because what is compared (cores, threads, workers, caps of libr
 import argparse
 import json
 import os
+import sys
 
 from verbatim import determinism
+from verbatim.errors import VerbatimError
 
 
 def main() -> None:
@@ -35,4 +37,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VerbatimError as error:
+        sys.exit(f"error: {error}")

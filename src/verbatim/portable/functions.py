@@ -34,6 +34,13 @@ def sqrt(x: Tensor) -> Tensor:
     return out
 
 
+def _wide(x: Tensor) -> Tensor:
+    """Half precision is computed in float32."""
+    if x.dtype not in (*REAL, *HALF):
+        raise refuse_type("floating-point numbers", x)
+    return x.float() if x.dtype in HALF else x
+
+
 def power(x: Tensor, exponent: float) -> Tensor:
     return sqrt(x) if exponent == 0.5 else _own["pow.Tensor_Scalar"].call_boxed(_CPU, x, exponent)
 
@@ -50,14 +57,14 @@ def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
     """https://arxiv.org/abs/1606.08415, exactly or by its tanh."""
     if x.dtype is torch.float32 and approximate == "none":
         return _own["gelu"].call_boxed(_CPU, x.contiguous(), approximate=approximate)  # type: ignore[no-any-return]
-    wide = x.float() if x.dtype in HALF else x
+    wide = _wide(x)
     return (wide * _cumulative(wide, approximate)).to(x.dtype)
 
 
 def gelu_backward(gradient: Tensor, x: Tensor, *, approximate: str = "none") -> Tensor:
     if x.dtype is torch.float32 and approximate == "none":
         return _own["gelu_backward"].call_boxed(_CPU, gradient.contiguous(), x.contiguous(), approximate=approximate)  # type: ignore[no-any-return]
-    wide = x.float() if x.dtype in HALF else x
+    wide = _wide(x)
     share = _cumulative(wide, approximate)
     if approximate == "none":
         slope = (-0.5 * wide.square()).exp() / math.sqrt(2 * math.pi)
@@ -70,16 +77,18 @@ def _cumulative(x: Tensor, approximate: str) -> Tensor:
     """The share of x that gelu lets through: the normal distribution's cumulative, or what stands in for it."""
     if approximate == "none":
         return 0.5 * (1 + (x * math.sqrt(0.5)).erf())
+    if approximate != "tanh":
+        raise RuntimeError("approximate argument must be either none or tanh.")
     return 0.5 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)).tanh())
 
 
 def elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Tensor:
-    wide = x.float() if x.dtype in HALF else x
+    wide = _wide(x)
     return torch.where(wide > 0, wide * scale, (wide * input_scale).expm1() * (alpha * scale)).to(x.dtype)
 
 
 def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    wide = x.float() if x.dtype in HALF else x
+    wide = _wide(x)
     return torch.where(wide * beta > threshold, wide, (wide * beta).exp().log1p() / beta).to(x.dtype)
 
 
@@ -87,6 +96,10 @@ def normal_(x: Tensor, mean: float = 0, std: float = 1, *, generator: torch.Gene
     """Of few values, or of other types, torch's starts from `log1p` of the C library; here from two uniforms and `log`."""
     if x.dtype is torch.float32 and x.is_contiguous() and x.numel() >= 16:
         return _own["normal_"].call_boxed(_CPU, x, mean, std, generator=generator)  # type: ignore[no-any-return]
+    if not x.is_floating_point():
+        raise refuse_type("draws of real numbers", x)
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     first, second = torch.rand((2, *x.shape), dtype=torch.float64, generator=generator)
     return x.copy_((-2 * (1 - first).log()).sqrt() * (2 * math.pi * second).cos() * std + mean)
 
@@ -95,5 +108,7 @@ def normal(mean: Any, std: Any = 1, *, generator: torch.Generator | None = None)
     """Of as many values as the tensors among `mean` and `std` have."""
     shape = np.broadcast_shapes(*(x.shape for x in (mean, std) if isinstance(x, Tensor)))
     like = mean if isinstance(mean, Tensor) else std
+    if isinstance(std, Tensor) and (std < 0).any():
+        raise RuntimeError("normal expects all elements of std >= 0.0")
     drawn = torch.empty(shape, dtype=like.dtype).normal_(generator=generator)
     return drawn.mul_(std).add_(mean)

@@ -38,13 +38,19 @@ def _out(kernel: Callable[..., Tensor], name: str = "out") -> Callable[..., Tens
         result = kernel(*given, **settings)
         if out.shape != result.shape:
             out.resize_(result.shape)
-        return out.copy_(result)
+        return _written(out, result)
 
     return into
 
 
 def _in_place(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda to, *given, **settings: to.copy_(kernel(to, *given, **settings))
+    return lambda to, *given, **settings: _written(to, kernel(to, *given, **settings))
+
+
+def _written(to: Tensor, result: Tensor) -> Tensor:
+    if not torch.can_cast(result.dtype, to.dtype):
+        raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {to.dtype}")
+    return to.copy_(result)
 
 
 PLAIN = (

@@ -31,6 +31,7 @@ def share_out(workers: int) -> None:
 
 def _multiply(a: Tensor, b: Tensor, c: Tensor, alpha: float = 1, beta: float = 0) -> Tensor:
     """c (M, N) = alpha · a (M, K) @ b (K, N) + beta · c; or a batch of them, (B, M, K) and (B, K, N)."""
+    _refuse_unfit(a, b, c)
     if c.dtype not in REAL:
         return _multiply_others(a, b, c, alpha, beta)
     slices = _sliced(a, b, c) if c.numel() * a.shape[-1] >= SLICED else [(a, b, c)]
@@ -39,8 +40,23 @@ def _multiply(a: Tensor, b: Tensor, c: Tensor, alpha: float = 1, beta: float = 0
         for part in slices:
             multiply(*part, alpha, beta)
     else:
-        list(_pool.map(lambda part: multiply(*part, alpha, beta), slices))
+        inference = torch.is_inference_mode_enabled()  # of this thread
+
+        def work(part: tuple[Tensor, Tensor, Tensor]) -> None:
+            with torch.inference_mode(inference):
+                multiply(*part, alpha, beta)
+
+        list(_pool.map(work, slices))
     return c
+
+
+def _refuse_unfit(a: Tensor, b: Tensor, c: Tensor) -> None:
+    """As torch's own kernels would: BLAS reads as far as it is told, whatever lies there."""
+    if not a.dim() == b.dim() == c.dim() or a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
+        shapes = ("x".join(map(str, x.shape)) for x in (a, b))
+        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({' and '.join(shapes)})")
+    if a.dtype is not b.dtype:
+        raise RuntimeError(f"expected mat1 and mat2 to have the same dtype, but got: {a.dtype} != {b.dtype}")
 
 
 def _multiply_each(a: Tensor, b: Tensor, c: Tensor, alpha: float, beta: float) -> None:
@@ -83,21 +99,27 @@ def _multiply_others(a: Tensor, b: Tensor, c: Tensor, alpha: float, beta: float)
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
-    return _multiply(a, b, torch.empty((a.shape[0], b.shape[1]), dtype=a.dtype))
+    return _multiply(a, b, torch.empty((a.shape[0], b.shape[-1]), dtype=a.dtype))
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
-    return _multiply(a, b, torch.empty((a.shape[0], a.shape[1], b.shape[2]), dtype=a.dtype))
+    return _multiply(a, b, torch.empty((a.shape[0], a.shape[1], b.shape[-1]), dtype=a.dtype))
 
 
 def addmm(to: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    c = torch.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
-    return _multiply(a, b, c.copy_(to) if beta else c, alpha, beta)
+    return _multiply(a, b, _started(to, a, (a.shape[0], b.shape[-1]), beta), alpha, beta)
 
 
 def baddbmm(to: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    c = torch.empty((a.shape[0], a.shape[1], b.shape[2]), dtype=a.dtype)
-    return _multiply(a, b, c.copy_(to) if beta else c, alpha, beta)
+    return _multiply(a, b, _started(to, a, (a.shape[0], a.shape[1], b.shape[-1]), beta), alpha, beta)
+
+
+def _started(to: Tensor, a: Tensor, shape: tuple[int, ...], beta: float) -> Tensor:
+    """What a product is added to; where nothing of it stays, not even a NaN does."""
+    if to.dtype is not a.dtype:
+        raise RuntimeError(f"expected self and mat1 to have the same dtype, but got: {to.dtype} != {a.dtype}")
+    c = torch.empty(shape, dtype=a.dtype)
+    return c.copy_(to) if beta else c
 
 
 def mv(a: Tensor, x: Tensor) -> Tensor:

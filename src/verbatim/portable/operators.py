@@ -1,4 +1,4 @@
-"""The operators that level `portable` covers: each is reached by a case of `cases.py`, which `nox -s portability` proves.
+"""The operators that level `portable` covers: each is reached by a case of `cases`, which `nox -s portability` proves.
 
 Names are torch's own (https://docs.pytorch.org/docs/stable/torch.compiler_ir.html), without overload and without the `_` of an operator
 that works in place. What is built from these alone (`linear`, `dropout`, `cross_entropy`, `scaled_dot_product_attention`) is covered too.
@@ -26,21 +26,21 @@ GROUPS = {
         smooth_l1_loss""",
     "backward": """
         _adaptive_avg_pool2d_backward _log_softmax_backward_data _slow_conv2d_backward _softmax_backward_data avg_pool2d_backward
-        convolution_backward elu_backward embedding_dense_backward gelu_backward
+        convolution_backward diagonal_backward elu_backward embedding_dense_backward gelu_backward
         hardsigmoid_backward hardswish_backward hardtanh_backward huber_loss_backward leaky_relu_backward log_sigmoid_backward
-        logit_backward max_pool2d_with_indices_backward mse_loss_backward native_batch_norm_backward native_group_norm_backward
+        logit_backward masked_scatter_backward max_pool2d_with_indices_backward mse_loss_backward native_batch_norm_backward native_group_norm_backward
         native_layer_norm_backward nll_loss2d_backward nll_loss_backward reflection_pad1d_backward replication_pad1d_backward
-        sigmoid_backward silu_backward slice_backward smooth_l1_loss_backward softplus_backward softshrink_backward tanh_backward
-        threshold_backward upsample_bilinear2d_backward upsample_nearest2d_backward""",
+        select_backward sigmoid_backward silu_backward slice_backward smooth_l1_loss_backward softplus_backward softshrink_backward tanh_backward
+        threshold_backward unfold_backward upsample_bilinear2d_backward upsample_nearest2d_backward""",
     "indices": """
         _index_put_impl _unique2 bucketize gather index index_add index_copy index_fill index_put index_select masked_fill
         masked_scatter masked_select nonzero scatter scatter_add scatter_reduce""",
     "what moves values": """
-        _local_scalar_dense _reshape_alias _to_copy _unsafe_view as_strided cat clone constant_pad_nd copy detach diag_embed diagonal
-        expand fill flip lift_fresh permute reflection_pad1d repeat replication_pad1d resize resize_as roll rot90 select set slice split
-        squeeze stack t transpose tril triu unbind unfold unsafe_split unsqueeze view zero""",
+        _local_scalar_dense _reshape_alias _to_copy _unsafe_view alias as_strided cat clone constant_pad_nd copy detach diag_embed diagonal
+        equal expand fill flip is_same_size lift_fresh permute reflection_pad1d repeat replication_pad1d resize resize_as roll rot90 select set slice split
+        split_with_sizes squeeze stack t transpose tril triu unbind unfold unsafe_split unsqueeze view zero""",
     "what is made": """
-        _assert_async arange empty empty_like empty_strided eye full full_like linspace logspace new_empty new_full new_ones new_zeros
+        arange empty empty_like empty_strided eye full full_like linspace logspace new_empty new_full new_ones new_zeros
         ones ones_like scalar_tensor zeros zeros_like""",
     "draws": """
         bernoulli normal rand rand_like randint randint_like randn randn_like random randperm uniform""",
@@ -48,8 +48,9 @@ GROUPS = {
         _foreach_add _foreach_addcdiv _foreach_addcmul _foreach_clamp_max _foreach_clamp_min _foreach_div _foreach_lerp
         _foreach_maximum _foreach_mul _foreach_norm _foreach_sqrt _fused_adagrad _fused_adam _fused_adamw _fused_sgd""",
 }
-# They compute nothing: bytes between ranks (never `allreduce`, whose order of sums is not fixed), and what a profiler marks.
+# They compute nothing: a check, bytes between ranks (never `allreduce`, whose order of sums is not fixed), and what a profiler marks.
 MARKS = """
+    _assert_async
     c10d::allgather c10d::_allgather_base c10d::barrier c10d::broadcast c10d::recv c10d::send
     profiler::_record_function_enter profiler::_record_function_enter_new profiler::_record_function_exit"""
 LISTED = frozenset(name for names in (*GROUPS.values(), MARKS) for name in names.split())

@@ -41,6 +41,7 @@ def layers() -> Iterator[tuple[str, Case]]:
             made(*shape_w, salt=1).contiguous(memory_format=torch.channels_last),
         ]
         yield f"conv2d {name} channels last", both_ways(lambda x, w, s=settings: functional.conv2d(x, w, **s), *inner)
+    yield "conv2d dilated", both_ways(lambda x, w: functional.conv2d(x, w, dilation=2), made(2, 3, 9, 9, dtype=torch.float64), made(5, 3, 3, 3, salt=1, dtype=torch.float64))  # fmt: skip
     yield (
         "conv1d",
         both_ways(

@@ -29,6 +29,7 @@ def matrices() -> Iterator[tuple[str, Case]]:
             both_ways(torch.addmv, made(67, dtype=dtype), made(67, 129, dtype=dtype), made(129, dtype=dtype)),
         )
         yield f"dot {kind}", both_ways(torch.dot, made(10007, dtype=dtype), made(10007, salt=1, dtype=dtype))
+    yield "vdot", both_ways(torch.vdot, made(1003), made(1003, salt=1))
     yield "mm of slices", both_ways(torch.mm, made(517, 513), made(513, 520, salt=1))
     yield "bmm of slices", both_ways(torch.bmm, made(24, 213, 130), made(24, 130, 217, salt=1))
     yield "mm nt", both_ways(lambda a, b: a @ b.t(), made(67, 129), made(65, 129, salt=1))
@@ -69,6 +70,9 @@ def matrices() -> Iterator[tuple[str, Case]]:
             s.clone().addmm_(a, b, alpha=0.5),
             s[None].clone().baddbmm_(a[None], b[None]),
             s[:, 0].clone().addmv_(a, b[:, 1]),
+            torch.addmv(s[:, 0], a, b[:, 1], out=torch.empty(0)),
+            torch.baddbmm(s[None], a[None], b[None], out=torch.empty(0)),
+            torch.dot(a[:, 0], s[:, 0], out=torch.empty(())),
         ]
 
     yield "products into what is there", into

@@ -39,6 +39,14 @@ def places() -> Iterator[tuple[str, Case]]:
             x.repeat_interleave(2, 0),
         ],
     )
+    yield (
+        "part",
+        both_ways(
+            lambda x: (x[1:, ::2] * 2, x[0] * 2, x.diagonal(0, 0, 1) * 2, x.unfold(2, 3, 2) * 2, *x.split([2, 3])), x
+        ),
+    )
+    yield "masked_scatter", both_ways(lambda x, y: x.masked_scatter(x > 0, y), x, made(5, 6, 7, salt=1))
+    yield "equal", lambda: [torch.tensor([torch.equal(x, x), torch.equal(x, -x)]), torch.ops.aten.alias(x)]
     yield "padding", both_ways(lambda x: functional.pad(x, (1, 2, 0, 1)) + 1, x)
     yield "padding reflected", both_ways(lambda x: functional.pad(x, (1, 2), mode="reflect"), x)
     yield "padding replicated", both_ways(lambda x: functional.pad(x, (1, 2), mode="replicate"), x)
@@ -122,6 +130,10 @@ def _drawn_like(n: int) -> list[Tensor]:
         torch.randint_like(x, 9),
         torch.normal(x, 1.0),
         torch.normal(0.0, positive(n)),
+        torch.normal(x, positive(n)),
+        torch.normal(x, 1.0, out=torch.empty(0)),
+        torch.normal(0.0, positive(n), out=torch.empty(0)),
+        torch.normal(x, positive(n), out=torch.empty(0)),
     ]
 
 

@@ -45,9 +45,28 @@ def pointwise() -> Iterator[tuple[str, Case]]:
     for exponent in (0.5, 1.7, 2, 3, -1, -0.5):
         yield f"pow {exponent}", both_ways(lambda x, e=exponent: x.pow(e), positive(1003))
         yield f"pow {exponent} float64", both_ways(lambda x, e=exponent: x.pow(e), positive(1003, dtype=torch.float64))
+    yield "functions into what is there", _into
     yield "logit", both_ways(torch.logit, positive(1003) * 0.9)
     yield "clamp", both_ways(lambda x: x.clamp(-0.3, 0.4), made(1003))
     yield "nan_to_num", both_ways(lambda x: torch.nan_to_num(x / x.round()), made(1003))
+
+
+def _into() -> list[Tensor]:
+    x = positive(1003, dtype=torch.float64)
+    nn: Any = torch._C._nn
+    outs = [torch.empty(0, dtype=torch.float64) for _ in range(8)]
+    for function, out in zip((torch.sqrt, torch.log, torch.erfinv, nn.gelu, nn.elu, nn.softplus), outs, strict=False):
+        function(x, out=out)
+    torch.pow(x, 0.5, out=outs[6])
+    torch.ops.aten.gelu_backward.grad_input(x, x, grad_input=outs[7])
+    there = [
+        x.clone().sqrt_(),
+        x.clone().log_(),
+        x.clone().erfinv_(),
+        x.clone().pow_(0.5),
+        functional.elu(-x, inplace=True),
+    ]
+    return [*outs, *there, nn.gelu_(x.clone())]
 
 
 def special_values() -> Iterator[tuple[str, Case]]:

@@ -1,0 +1,148 @@
+"""What the page of a multirun draws: an axis for each setting that was swept, and learning curves, thinned. The browser only scales them."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from verbatim.multirun.spread import finite
+
+CURVES = 200  # drawn at most: more are not told apart
+NUMBERS = 30_000  # of all curves and columns together: about 130 KiB
+FINE = 1000  # steps from the bottom of a picture to its top
+FEW = 8  # so many values all get a label of their own
+ABSENT = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """`at`: where each value lies, 0 to `FINE`, None for those that have none. `kind`: linear, log or category."""
+
+    name: str
+    kind: str
+    ticks: list[tuple[int, str]]
+    at: list[int | None]
+
+
+def settings(words: Sequence[str]) -> dict[str, str]:
+    """`+optimizer.lr=1e-2` → optimizer.lr: 1e-2. Of a word given twice the last counts, as Hydra does it."""
+    parts = (word.lstrip("+").partition("=") for word in words)
+    return {name: value if equals else "yes" for name, equals, value in parts}
+
+
+def swept(jobs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The settings that are not the same in all jobs, and what each job has: `ABSENT` where it does not say."""
+    found = [settings(job["overrides"]) for job in jobs]
+    names = dict.fromkeys(name for one in found for name in one)
+    columns = {name: [one.get(name, ABSENT) for one in found] for name in names}
+    return {name: column for name, column in columns.items() if len(set(column)) > 1}
+
+
+def same(jobs: Sequence[dict[str, Any]]) -> list[str]:
+    """The overrides that all jobs have."""
+    return [word for word in jobs[0]["overrides"] if all(word in job["overrides"] for job in jobs)] if jobs else []
+
+
+def axis_of_words(name: str, words: Sequence[str]) -> Axis:
+    """A scale where every word is a number, else one point for each: also for 0, 1e-5, 1e-3, that no scale tells apart."""
+    numbers = [_number(word) for word in words]
+    sizes = sorted(abs(number) for number in set(numbers) if number)
+    if None not in numbers and not (0.0 in numbers and len(sizes) < FEW and _decades_apart(sizes)):
+        few = {number: word for number, word in zip(numbers, words, strict=True) if number is not None}
+        return axis(name, numbers, few if len(few) <= FEW else None)
+    points = sorted(
+        dict.fromkeys(words), key=lambda word: (_number(word) is None, _number(word) or 0.0, _natural(word))
+    )
+    place = {word: round((i + 0.5) / len(points) * FINE) for i, word in enumerate(points)}
+    return Axis(name, "category", [(at, word) for word, at in place.items()], [place[word] for word in words])
+
+
+def axis(
+    name: str, values: Sequence[float | None], labels: dict[float, str] | None = None, *, linear: bool = False
+) -> Axis:
+    """On a logarithmic scale where the values span two decades or more. `labels`: of all values, where they are few."""
+    there = [value for value in values if finite(value) and value is not None]
+    low, high = min(there, default=0.0), max(there, default=0.0)
+    if high - low <= max(1e-12 * max(abs(low), abs(high)), 1e-300):
+        return Axis(name, "linear", [(FINE // 2, f"{low:g}")], [FINE // 2 if finite(v) else None for v in values])
+    log = low > 0 and not linear and _decades_apart([low, high])
+
+    def place(value: float) -> int:
+        of = math.log if log else float
+        return round((of(value) - of(low)) / (of(high) - of(low)) * FINE)
+
+    marks = labels or (_decades(low, high) if log else _steps(low, high))
+    ticks = [(place(value), text) for value, text in sorted(marks.items())]
+    at = [place(value) if value is not None and finite(value) else None for value in values]
+    return Axis(name, "log" if log else "linear", ticks, at)
+
+
+def _decades_apart(positive: Sequence[float]) -> bool:
+    return len(positive) > 1 and math.log10(positive[-1]) - math.log10(positive[0]) > 2 - 1e-9
+
+
+def _natural(word: str) -> list[str | int]:
+    """So that [16,32] comes before [128,16]: words and numbers take turns in it."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]{1,15})", word))]
+
+
+def _number(word: str) -> float | None:
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return value if finite(value) else None
+
+
+def _steps(low: float, high: float) -> dict[float, str]:
+    """Three to seven round values within, with as many digits as tell them apart."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= 6)
+    largest = max(abs(low), abs(high))
+    digits = max(1, math.ceil(math.log10(largest / step)) + 1)
+    form = f".{max(0, -math.floor(math.log10(step) + 1e-9))}f" if largest < 1e6 and step > 1e-7 else f".{digits}g"
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return {min(max(i * step, low), high): f"{i * step + 0.0:{form}}" for i in range(first, last + 1)}
+
+
+def _decades(low: float, high: float) -> dict[float, str]:
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    every = math.ceil((last - first + 1) / FEW)
+    powers: dict[float, str] = {min(max(10.0**i, low), high): f"{10.0**i:g}" for i in range(first, last + 1, every)}
+    return powers if len(powers) > 1 else {low: f"{low:.3g}", **powers, high: f"{high:.3g}"}
+
+
+def curves(jobs: Sequence[dict[str, Any]], ranked: Sequence[int], objective: str) -> dict[str, Any]:
+    """Of the first `CURVES` of `ranked` (places in `jobs`) that have epochs. `every`: of so many epochs one is drawn, and the last.
+
+    `metrics`: the objective first; `lines[k]` belongs to job `jobs[k]`, whose epochs lie at `x[k]`, or `x[0]` where they all
+    have the same.
+    """
+    with_epochs = [index for index in ranked if jobs[index].get("epochs")]
+    drawn = with_epochs[:CURVES]
+    rows = [jobs[index]["epochs"] for index in drawn]
+    found = dict.fromkeys(name for job in rows for row in (job[0], job[-1]) for name in row if name != "epoch")
+    names = sorted(found, key=lambda name: (name != objective, not name.startswith("validation")))
+    longest = max((len(job) for job in rows), default=0)
+    room = max(10, NUMBERS // max(1, len(rows) * len(names)))
+    every = math.ceil(longest / room)
+    rows = [[row for i, row in enumerate(job) if (len(job) - 1 - i) % every == 0] for job in rows]
+    lengths = [len(job) for job in rows]
+    across = axis("epoch", [_value(row.get("epoch")) for job in rows for row in job], linear=True)
+    x = _parted(across.at, lengths)
+    metrics = []
+    for name in names:
+        up = axis(name, [_value(row.get(name)) for job in rows for row in job])
+        metrics.append({"name": name, "kind": up.kind, "ticks": up.ticks, "lines": _parted(up.at, lengths)})
+    return {"jobs": drawn, "of": len(with_epochs), "every": every, "ticks": across.ticks,
+            "x": x[:1] if all(one == x[0] for one in x) else x, "metrics": metrics}  # fmt: skip
+
+
+def _value(value: Any) -> float | None:
+    return float(value) if finite(value) else None
+
+
+def _parted(flat: Sequence[int | None], lengths: Sequence[int]) -> list[list[int | None]]:
+    taken = iter(flat)
+    return [[next(taken) for _ in range(length)] for length in lengths]

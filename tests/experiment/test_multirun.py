@@ -1,0 +1,350 @@
+"""Multiruns of the real training, by the command line that a session calls."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from conftest import ENVIRONMENT, ROOT, python
+from verbatim import record
+from verbatim.multirun import results
+
+SMALL = ("model=mlp", "model.hidden=[8]", "trainer.max_steps=5")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """`sweep("seed=0,1")`: a multirun of small runs; its process, and what it left."""
+
+    def call(*words, small=SMALL, **variables):
+        return python(*command(tmp_path, *small, *words), **variables)
+
+    return call
+
+
+def command(folder, *words):
+    return [
+        "-m",
+        "experiment.train",
+        "--multirun",
+        f"paths.runs={folder}/runs",
+        f"paths.sweeps={folder}/sweeps",
+        *words,
+    ]
+
+
+def left(folder):
+    """The results of the one sweep of a folder."""
+    (found,) = (folder / "sweeps").glob(f"*/{results.FILE}")
+    return json.loads(found.read_text())
+
+
+def sealed(folder):
+    """Recipe → how often it was run to the end."""
+    runs = [record.read(path) for path in (folder / "runs").iterdir()]
+    return Counter(run.recipe for run in runs if run.state == "sealed")
+
+
+def table(folder):
+    """What a sweep's final table says, without what is of the moment."""
+    keys = ("job", "overrides", "state", "value", "metrics", "outcome", "recipe", "epochs")
+    return [{key: job[key] for key in keys} for job in left(folder)["jobs"]]
+
+
+def test_every_combination_is_a_run_and_the_answer_is_a_table(sweep, tmp_path):
+    done = sweep("seed=0,1", "optimizer.lr=1e-2,1e-3")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = left(tmp_path)
+    assert [job["overrides"][-2:] for job in found["jobs"]] == [
+        ["seed=0", "optimizer.lr=0.01"], ["seed=0", "optimizer.lr=0.001"], ["seed=1", "optimizer.lr=0.01"], ["seed=1", "optimizer.lr=0.001"]
+    ]  # fmt: skip
+    assert {job["state"] for job in found["jobs"]} == {"sealed"}
+    assert found["objective"] == "validation_loss" and found["goal"] == "minimize"
+    best = min(found["jobs"], key=lambda job: job["value"])
+    assert f"best    {best['value']:.6g}  {best['folder']}" in done.stdout
+    assert f"nox -s reproduce -- {best['folder']}" in done.stdout
+    assert "mean" in done.stdout  # seeds were swept: their spread
+    (page,) = (tmp_path / "sweeps").glob("*/report.html")
+    assert best["run"] in page.read_text()
+
+
+def test_a_job_gives_what_its_command_gives_alone(sweep, train, tmp_path):
+    """Whatever the number of jobs at once, their order, their level, and how many threads or ranks they have."""
+    several = ("determinism=seeded,exact,portable", "seed=3,4", "machine.ranks=1,2", "trainer.shards=2")
+    one, two = sweep("--at-once", "1", *several), sweep("--again", "--at-once", "2", "determinism=portable,exact,seeded", "machine.ranks=2,1", "trainer.shards=2", "seed=4,3")  # fmt: skip
+
+    assert (one.returncode, two.returncode) == (0, 0), one.stdout + two.stdout
+    outcomes = {}
+    for path in (tmp_path / "sweeps").glob(f"*/{results.FILE}"):
+        for job in json.loads(path.read_text())["jobs"]:
+            outcomes.setdefault(job["recipe"], set()).add(job["outcome"])
+    assert len(outcomes) == 6
+    assert all(len(outcome) == 1 for outcome in outcomes.values())
+    alone = train(*SMALL, "determinism=portable", "seed=4", "trainer.shards=2")
+    assert outcomes[alone.record.recipe] == {alone.record.outcome}
+    job = next(job for job in json.loads(path.read_text())["jobs"] if job["recipe"] == alone.record.recipe)
+    run = record.read(Path(job["folder"]))
+    assert run.environment["variables"] == alone.record.environment["variables"]
+    assert run.environment["probe"] == alone.record.environment["probe"]
+    assert run.command[1:3] == ["-m", "experiment.train"]
+    assert "determinism=portable" in run.overrides
+
+
+def test_what_is_sealed_is_not_run_again(sweep, train, tmp_path):
+    """By whatever command it was made."""
+    alone = train(*SMALL, "seed=1")
+    done = sweep("seed=0,1")
+    assert done.returncode == 0
+    assert "1 with a sealed outcome already" in done.stdout
+    assert [job["found"] for job in left(tmp_path)["jobs"]] == [False, True]
+    assert left(tmp_path)["jobs"][1]["run"] == alone.record.run
+
+    again = sweep("seed=0,1")
+    assert "2 with a sealed outcome already" in again.stdout
+    assert set(sealed(tmp_path).values()) == {1}
+
+    both = sweep("seed=0,1", "--again")
+    assert both.returncode == 0
+    assert set(sealed(tmp_path).values()) == {2}
+
+
+def test_two_jobs_of_one_recipe_are_one_run(sweep, tmp_path):
+    done = sweep("seed=0", "machine.workers=1,2", "--at-once", "2")
+
+    assert done.returncode == 0, done.stdout
+    assert sealed(tmp_path).total() == 1
+    assert len({job["run"] for job in left(tmp_path)["jobs"]}) == 1
+
+
+def test_another_outcome_of_a_recipe_fails_the_sweep(sweep, tmp_path):
+    sweep("seed=0,1")
+    job = left(tmp_path)["jobs"][1]
+    run = record.read(Path(job["folder"]))
+    run.metrics["validation_loss"] += 1e-9
+    record.write(Path(job["folder"]), run)
+
+    done = sweep("seed=0,1", "--again")
+
+    assert done.returncode == 1
+    assert "≠ job 1" in done.stdout and "≠ job 0" not in done.stdout
+    assert left(tmp_path)["jobs"][1]["different"].startswith(job["run"])
+
+
+def test_one_failing_job_is_named_and_the_others_go_on(sweep, tmp_path):
+    done = sweep("seed=0", "optimizer.lr=1e-2,1e38,1e-3", "trainer.max_steps=20")
+
+    assert done.returncode == 1
+    states = [job["state"] for job in left(tmp_path)["jobs"]]
+    assert states == ["sealed", "failed", "sealed"]
+    assert "failed: nox -s train -- " in done.stdout and "optimizer.lr=1e+38" in done.stdout
+    assert "expected a finite number" in done.stdout
+    assert "(1 of 3 jobs are left)" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+    again = sweep("seed=0", "optimizer.lr=1e-2,1e38,1e-3", "trainer.max_steps=20")  # just that one
+    assert "2 with a sealed outcome already" in again.stdout
+    assert set(sealed(tmp_path).values()) == {1}
+
+
+def started(folder, *words):
+    """A multirun in the background."""
+    return subprocess.Popen([sys.executable, *command(folder, *words)], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def wait_for(condition, process=None):
+    deadline_s = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline_s
+        assert process is None or process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+
+
+LONG = ("model=mlp", "model.hidden=[8]", "trainer.epochs=400", "machine.checkpoints=0.5")
+
+
+def steps_of(folder):
+    return [path.stat().st_size for path in (folder / "runs").glob("*/trace.bin")]
+
+
+def test_a_job_whose_process_is_killed_is_started_again_and_goes_on(tmp_path):
+    process = started(tmp_path, *LONG, "trainer.epochs=150", "seed=0,1", "--at-once", "1")
+    wait_for(lambda: list((tmp_path / "runs").glob("*/checkpoints/*.safetensors")), process)
+    victim = next((tmp_path / "runs").iterdir())
+    os.kill(record.read(victim).environment["process"]["pid"], signal.SIGKILL)
+    out = process.communicate()[0]
+
+    assert process.returncode == 0, out
+    assert "job 0 was lost (killed (SIGKILL)" in out
+    run = record.read(victim)
+    assert run.state == "sealed"
+    assert run.resumed[0]["ended"] == "killed"
+    assert sealed(tmp_path).total() == 2
+
+
+def test_a_job_that_is_lost_each_time_is_given_up(tmp_path):
+    """Killed before it does anything, by a limit that its process has."""
+    process = started(tmp_path, *LONG, "seed=0", "multirun.retries=1")
+    killed = set()
+    while process.poll() is None:
+        for path in (tmp_path / "runs").glob("*"):
+            with contextlib.suppress(Exception):
+                run = record.read(path)
+                pid = run.environment["process"]["pid"]
+                if run.state == "started" and (path / "trace.bin").exists() and pid not in killed:
+                    killed.add(pid)
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    out = process.stdout.read()
+    process.stdout.close()
+
+    assert process.returncode == 1
+    assert len(killed) == 2
+    assert left(tmp_path)["jobs"][0]["state"] == "lost"
+    assert "lost: nox -s train -- " in out
+
+
+def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path):
+    """SIGKILL at random moments: the same table in the end, and no run twice that was sealed."""
+    words = (*LONG[:2], "trainer.epochs=12", "machine.checkpoints=0.5", "seed=0,1,2", "optimizer.lr=1e-2,1e-3")
+    whole = tmp_path / "whole"
+    undisturbed = started(whole, *words)
+    undisturbed.communicate()
+    assert undisturbed.returncode == 0
+
+    chance = random.Random(5)
+    folder = tmp_path / "killed"
+    kills = 0
+    while kills < 4:
+        process = started(folder, *words)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=chance.uniform(0.5, 6))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.communicate()
+        kills += 1
+    last = started(folder, *words)
+    out = last.communicate()[0]
+
+    assert kills
+    assert last.returncode == 0, out
+    assert table(folder) == table(whole)
+    assert set(sealed(folder).values()) == {1}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_is_asked_to_end_leaves_checkpoints(tmp_path, number, code):
+    process = started(tmp_path, *LONG, "trainer.epochs=100000", "seed=0,1,2")
+    wait_for(lambda: max(steps_of(tmp_path), default=0) > 10_000, process)
+    process.send_signal(number)
+    out = process.communicate()[0]
+
+    assert process.returncode == code
+    assert "go on   nox -s multirun -- " in out
+    assert "Traceback" not in out
+    runs = [record.read(path) for path in (tmp_path / "runs").iterdir()]
+    assert {run.state for run in runs} == {"interrupted"}
+    assert all(list(path.glob("checkpoints/*.safetensors")) for path in (tmp_path / "runs").iterdir())
+
+
+def test_two_at_once_in_one_folder(tmp_path):
+    process = started(tmp_path, *LONG, "trainer.epochs=100000", "seed=0,1")
+    wait_for(lambda: steps_of(tmp_path), process)
+    second = python(*command(tmp_path, *LONG, "trainer.epochs=100000", "seed=0,1"))
+    process.terminate()
+    process.communicate()
+
+    assert second.returncode == 2
+    assert "expected that no other process is at this sweep, found one that is" in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sed=0,1"], "sed: expected one of "),
+        (["model=mlp,foo"], "model: expected one of cnn, mlp, vae, vit, found foo"),
+        (["seed=0,-1"], "seed: expected a whole number of at least 0"),
+        (["seed=range(0,1000000)"], "found 1,000,000\n  next: if they are meant, add --limit 1000000"),
+        (["seed=range(0,1000)", "optimizer.lr=1e-2,1e-3"], "expected at most 1,000 jobs, found 2,000"),
+        (["seed=0,1", "multirun.objective=test_loss"], "multirun.objective: expected a metric of the validation part"),
+        (["seed=0,1", "multirun.objective=validation_f1"], "found validation_f1\n  next: the same command with multirun.objective=…"),
+        (["seed=0,1", "hydra/launcher=slrm"], "hydra/launcher: expected one of "),
+        (["optimizer.lr=interval(0,1)"], "add hydra/sweeper=optuna"),
+        (["seed=0,1", "paths.sweeps=/proc/none"], "expected a folder that can be written to"),
+        (["sweep=none_such"], "sweep: expected one of learning_rate, seeds, found none_such"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_bad_input_is_refused_in_one_line(sweep, tmp_path, words, says):
+    done = sweep(*words)
+
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    if "f1" not in says:
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_kept_as_a_file(sweep, tmp_path):
+    done = sweep("sweep=seeds", "seed=1,2")  # the command line has the last word
+
+    assert done.returncode == 0
+    assert [job["overrides"][0] for job in left(tmp_path)["jobs"]] == ["seed=1", "seed=2"]
+
+
+def test_a_full_disk_ends_the_sweep_and_it_goes_on_where_there_is_room(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", small], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("may not mount a small file system")
+    try:
+        words = (*SMALL, "model.hidden=[64]", "seed=range(0,6)")
+        done = python(*command(small, *words))
+        assert done.returncode in (1, 2), done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "none left" in done.stdout + done.stderr
+
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        again = python(*command(small, *words))
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert set(sealed(small).values()) == {1}
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_best_names_the_best_run_and_what_makes_it_again(sweep, tmp_path):
+    sweep("seed=0,1,2", "multirun.objective=validation_accuracy")
+    jobs = left(tmp_path)["jobs"]
+    best = max(jobs, key=lambda job: (job["value"], -job["job"]))
+
+    for name in ("latest", left(tmp_path)["sweep"]):
+        done = python("-m", "verbatim", "best", name, "--sweeps", str(tmp_path / "sweeps"))
+        assert done.returncode == 0, done.stderr
+        assert best["folder"] in done.stdout
+        assert f"nox -s evaluate -- run={best['folder']}" in done.stdout
+    lines = python(
+        "-m", "verbatim", "best", "latest", "-n", "2", "--json", "--sweeps", str(tmp_path / "sweeps")
+    ).stdout.splitlines()
+    assert json.loads(lines[0])["run"] == best["run"]
+    assert len(lines) == 2
+
+    run = record.read(Path(best["folder"]))
+    run.metrics["validation_accuracy"] = 1.0
+    record.write(Path(best["folder"]), run)
+    edited = python("-m", "verbatim", "best", "latest", "--sweeps", str(tmp_path / "sweeps"))
+    assert edited.returncode == 2
+    assert f"expected the outcome {best['outcome']}" in edited.stderr
+    missing = python("-m", "verbatim", "best", "none", "--sweeps", str(tmp_path / "sweeps"))
+    assert missing.returncode == 2
+    assert "expected a sweep's folder" in missing.stderr

@@ -1,0 +1,179 @@
+"""Runs that several ranks make together: real processes on this machine."""
+
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from conftest import python
+from experiment import parallel
+from killing import AT_STEP, only, outcome, start, train
+from verbatim import checkpoint, record
+from verbatim.errors import VerbatimError
+
+# Six steps an epoch; the last batch, of 3 images, leaves most of the shards empty.
+MODEL = ("model=cnn", "model.channels=[8,8]", "model.batch_norm=true", "model.dropout=0.1")
+SMALL = (*MODEL, "trainer.batch_size=251", "trainer.epochs=3", "trainer.accumulate=2", "machine.checkpoints=0.9")
+SHARDS = (*SMALL, "trainer.shards=8")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process makes of eight shards."""
+    runs = tmp_path_factory.mktemp("alone")
+    assert train(runs, *SHARDS).process.returncode == 0
+    return only(runs)
+
+
+def same(one, other):
+    assert outcome(one) == outcome(other)
+    for name in ("trace.bin", "epochs.csv", "model.safetensors", "last.safetensors"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_any_number_of_ranks_gives_the_bits_of_one(tmp_path, alone, ranks):
+    done = train(tmp_path / "runs", *SHARDS, f"machine.ranks={ranks}")
+
+    assert done.process.returncode == 0, done.said
+    same(only(tmp_path / "runs"), alone)
+    run = record.read(only(tmp_path / "runs"))
+    assert run.recipe == record.read(alone).recipe
+    assert run.environment["ranks"] == ranks
+    assert done.said.count("epoch   1") == 1  # one alone speaks
+
+
+def test_shards_are_part_of_the_recipe_and_of_the_bits(tmp_path, alone):
+    train(tmp_path / "runs", *SMALL)
+
+    assert record.read(only(tmp_path / "runs")).recipe != record.read(alone).recipe
+    assert outcome(only(tmp_path / "runs")) != outcome(alone)
+
+
+def test_ranks_that_are_ended_go_on_in_another_number_and_end_as_one_would(tmp_path, alone):
+    """Four of which one is killed; then two, of which one is asked to end; then one."""
+    runs = tmp_path / "runs"
+    kill = "if os.environ['RANK'] == '2': os.kill(os.getpid(), 9)"
+    killed = start(runs, *SHARDS, "machine.ranks=4", script=AT_STEP, AT="8", DO=kill)
+
+    assert killed.wait() == 137
+    folder = only(runs)
+    assert "error: rank 2 was ended by SIGKILL, and with it the run" in killed.said
+    assert "expected all 4 ranks to answer" in killed.said
+    assert "Traceback" not in killed.said
+    assert record.read(folder).state == "failed"
+    assert [found.step for found in checkpoint.found(folder)] == [5]
+
+    ask = "if os.environ['RANK'] == '1': os.kill(os.getpid(), 15)"
+    ended = start(runs, *SHARDS, "machine.ranks=2", script=AT_STEP, AT="13", DO=ask)
+    assert ended.wait() == 143
+    assert "goes on after step 5" in ended.said
+    last = int(record.read(folder).reason.removeprefix("SIGTERM at step "))
+    assert last in (13, 14)  # all end after the same step: the one in which the others hear of it
+    assert checkpoint.found(folder)[0].step == last
+
+    assert train(runs, *SHARDS).process.returncode == 0
+    same(only(runs), alone)
+    assert [part["ranks"] for part in record.read(only(runs)).resumed] == [4, 2]
+
+
+def test_a_signal_to_who_started_them_reaches_all(tmp_path):
+    ask = "if os.environ['RANK'] == '1': os.kill(os.getppid(), 15)"
+    ended = start(tmp_path / "runs", *SHARDS, "machine.ranks=2", script=AT_STEP, AT="3", DO=ask)
+
+    assert ended.wait() == 143
+    assert record.read(only(tmp_path / "runs")).state == "interrupted"
+    assert len(checkpoint.found(only(tmp_path / "runs"))) == 1
+
+
+def test_torchrun_starts_ranks_too(tmp_path, alone):
+    runs = tmp_path / "runs"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = python(*torchrun, "-m", "experiment.train", f"paths.runs={runs}", *SHARDS)
+
+    assert done.returncode == 0, done.stderr
+    same(only(runs), alone)
+
+
+def test_ranks_of_another_recipe_are_refused(tmp_path):
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [
+        start(tmp_path / "runs", *SHARDS, f"seed={rank}", RANK=str(rank), LOCAL_RANK=str(rank), **common)
+        for rank in range(2)
+    ]
+
+    assert [rank.wait() for rank in ranks] == [2, 2]
+    assert re.search(
+        r"error: rank 1: expected the configuration of rank 0, sha256:\w+, found sha256:\w+\n"
+        r"  next: start every rank with the same command",
+        ranks[0].said,
+    )
+    assert record.read(only(tmp_path / "runs")).state == "failed"
+
+
+def free_port():
+    from verbatim import spawn
+
+    return spawn._free_port()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["trainer.shards=8", "machine.ranks=3"], "ranks: expected one of 1, 2, 4, 8, for trainer.shards=8, found 3"),
+        (["trainer.shards=2", "machine.ranks=4"], "start another number, or add trainer.shards=4: shards are part of the"),
+        (["trainer.shards=6"], "trainer.shards: expected a power of two, found 6\n  next: add trainer.shards=8"),
+    ],
+)  # fmt: skip
+def test_numbers_that_do_not_go_together_are_refused_before_anything_starts(tmp_path, overrides, says):
+    done = train(tmp_path / "runs", *overrides)
+
+    assert done.process.returncode == 2
+    assert says in done.said
+    assert not list((tmp_path / "runs").iterdir())
+
+
+# --------------------------------------------------------------------------------------------------------------- ddp
+
+
+def test_ddp_has_a_recipe_of_its_own_and_repeats(tmp_path):
+    overrides = (*SMALL, "trainer.batch_size=250", "trainer.parallel=ddp", "trainer.ranks=2", "machine.resume=never")
+    for _ in range(2):
+        done = train(tmp_path / "runs", *overrides)
+        assert done.process.returncode == 0, done.said
+    runs = [record.read(folder) for folder in (tmp_path / "runs").iterdir()]
+
+    assert [run.state for run in runs] == ["sealed", "sealed"]
+    assert len({run.outcome for run in runs}) == 1
+    assert {run.environment["ranks"] for run in runs} == {2}
+    assert {run.recipe_config["trainer"]["ranks"] for run in runs} == {2}
+
+
+DDP = OmegaConf.create({"parallel": "ddp", "shards": 1, "ranks": 2})
+
+
+@pytest.mark.parametrize(
+    ("changes", "world", "level", "says"),
+    [
+        ({}, 2, "portable", "trainer.parallel: expected tree at level portable, found ddp"),
+        ({"shards": 2}, 2, "exact", "trainer.shards: expected 1 with trainer.parallel=ddp"),
+        ({"ranks": None}, 2, "exact", "trainer.ranks: expected 2, the ranks that there are"),
+        ({}, 4, "exact", "trainer.ranks: expected 4, the ranks that there are"),
+    ],
+)
+def test_what_ddp_cannot_do_is_refused(changes, world, level, says):
+    with pytest.raises(VerbatimError, match=says):
+        parallel._refuse_ddp(OmegaConf.merge(DDP, changes), world, level)
+
+    parallel._refuse_ddp(DDP, 2, "exact")
+
+
+def test_a_last_batch_too_small_for_every_rank_of_ddp_is_refused(tmp_path):
+    done = train(tmp_path / "runs", *SMALL, "trainer.parallel=ddp", "trainer.ranks=2")
+
+    assert done.process.returncode == 2
+    assert (
+        "trainer.batch_size: expected a last batch of 4 images or more, one for each part on each rank, found 3 left"
+        in done.said
+    )
+    assert "Traceback" not in done.said
