@@ -53,7 +53,8 @@ if __name__ == "__main__":
 import nox
 
 sys.path.insert(0, str(ROOT / "src"))
-from verbatim import install
+from verbatim import extras, install
+from verbatim import lock as lock_files
 from verbatim.errors import VerbatimError
 
 nox.needs_version = ">=2024.4.15"
@@ -67,12 +68,16 @@ GRACE_S = 20.0  # Ctrl-C: what a run may take to seal its record before nox ends
 
 @nox.session
 def env(session: nox.Session) -> None:
-    """Make or verify .venv from the lock: `nox -s env`, `nox -s env -- cuda` (cpu, cuda or auto)."""
+    """Make or verify .venv from the lock: `nox -s env`, `-- cuda` (cpu, cuda or auto); `-- ray`, `-- trackers`: what is optional."""
+    words = session.posargs if _asked_for("env") else []
     try:
-        made = install.ensure(ROOT, *session.posargs[:1] if _asked_for("env") else ())
+        made = install.ensure(ROOT, *[word for word in words if word not in lock_files.EXTRAS][:1])
+        session.log(f"{made.path}: {made.variant}, as locked")
+        for word in words:
+            if word in lock_files.EXTRAS:
+                session.log(f"{extras.ensure(ROOT, word)}: as locked")
     except VerbatimError as error:
         session.error(str(error))
-    session.log(f"{made.path}: {made.variant}, as locked")
 
 
 @nox.session(requires=["env"])

@@ -101,7 +101,7 @@ def test_help_teaches():
     text = python("-m", "experiment.train", "--help").stdout
 
     assert "nox -s train -- model=mlp optimizer.lr=0.01" in text
-    for group in ("data", "model", "optimizer", "trainer", "determinism", "experiment"):
+    for group in ("data", "model", "optimizer", "trainer", "determinism", "tracker", "experiment"):
         options = re.search(rf"^  {group}: (.*)", text, re.MULTILINE)
         assert options, group
         assert sorted(options[1].split(", ")) == sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))

@@ -169,6 +169,17 @@ class Multirun:
 
 
 @dataclass
+class Tracker:
+    name: str | None = choice(None, "tensorboard", "mlflow")
+
+
+@dataclass
+class Mlflow(Tracker):
+    uri: str | None = None
+    experiment: str = "verbatim"
+
+
+@dataclass
 class Trace:
     parameters_every: int = number(10, least=0)
 
@@ -195,6 +206,7 @@ class Train:
     paths: Paths = field(default_factory=Paths)
     machine: Machine = field(default_factory=Machine)
     multirun: Multirun = field(default_factory=Multirun)
+    tracker: Tracker = field(default_factory=Tracker)
 
 
 @dataclass
@@ -215,6 +227,7 @@ def register() -> None:
         "optimizer": {"sgd": Sgd, "adam": Adam},
         "trainer": {"trainer": Trainer},
         "determinism": {"determinism": Determinism},
+        "tracker": {"tracker": Tracker, "mlflow": Mlflow},
     }
     for group, schemas in groups.items():
         for name, node in schemas.items():

@@ -26,24 +26,27 @@ _PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==.*\\\n(?:[ \t].*\n?)+", re.MULTILINE)
 
 
 def compile_locks(root: Path, *, upgrade: bool = False, packages: tuple[str, ...] = ()) -> list[str]:
-    """Compile tools, cpu and cuda, and return what changed, a line each. Takes a minute; the first CUDA compile, several."""
+    """Compile every lock, and return what changed, a line each. Takes a minute; the first CUDA compile, several."""
     source = root / "requirements"
+    names = lock.names(source)
     with tempfile.TemporaryDirectory(prefix="verbatim-lock-") as scratch:
         folder = Path(scratch) / "requirements"
         shutil.copytree(source, folder)
-        for name in lock.NAMES:
+        for name in names:
             inputs.read(source / f"{name}.in")  # refused here, with line and column, before a minute has gone
             _this_side(folder / f"{name}.txt")
         before = _read(folder)
         _known(packages, before, folder)
-        for name in lock.NAMES:
+        for name in names:
             print(f"compiling requirements/{name}.txt …", flush=True)
             if name == "cuda":
                 _start_from_cpu(folder, upgrade)
             _pip_compile(folder, name, _upgrades(name, before, upgrade, packages))
+            if name in lock.EXTRAS:
+                _part(folder, name)
             _seal(folder, name)
         _accept(folder)
-        for name in lock.NAMES:
+        for name in names:
             text = (folder / f"{name}.txt").read_bytes()
             old = source / f"{name}.txt"
             if not old.exists() or old.read_bytes() != text:
@@ -64,7 +67,7 @@ def _this_side(path: Path) -> None:
 def _read(folder: Path) -> dict[str, list[lock.Pin]]:
     """The locks that are there and whole; one that is broken is made anew, from nothing."""
     found = {}
-    for name in lock.NAMES:
+    for name in lock.names(folder):
         path = folder / f"{name}.txt"
         try:
             found[name] = lock.read(path)
@@ -79,7 +82,7 @@ def _read(folder: Path) -> dict[str, list[lock.Pin]]:
 
 def _known(packages: tuple[str, ...], before: dict[str, list[lock.Pin]], folder: Path) -> None:
     known = {pin.name for pins in before.values() for pin in pins}
-    known |= {w.name for name in lock.NAMES for w in inputs.read(folder / f"{name}.in").wanted}
+    known |= {w.name for name in lock.names(folder) for w in inputs.read(folder / f"{name}.in").wanted}
     for package in packages:
         if lock.normalise(re.split(r"[=<>!~\[;@ ]", package, maxsplit=1)[0]) not in known:
             raise VerbatimError(f"--upgrade-package {package}", expected="a package that a lock names", found="none of that name", then="add it to requirements/project.in first")  # fmt: skip
@@ -97,7 +100,7 @@ def _upgrades(name: str, before: dict[str, list[lock.Pin]], upgrade: bool, packa
 def _pip_compile(folder: Path, name: str, upgrades: list[str]) -> None:
     variables = install.process_variables(name) | {"CUSTOM_COMPILE_COMMAND": lock.COMPILE}
     files = ["--output-file", f"requirements/{name}.txt", f"requirements/{name}.in"]
-    command = [sys.executable, "-m", "piptools", "compile", *OPTIONS, *upgrades, *files]
+    command = [sys.executable, "-m", "piptools", "compile", *OPTIONS, *beside(name), *upgrades, *files]
     done = subprocess.run(command, cwd=folder.parent, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         last = "\n    ".join(done.stderr.strip().splitlines()[-8:])
@@ -117,6 +120,20 @@ def _start_from_cpu(folder: Path, upgrade: bool) -> None:
         match[0] for match in _PIN.finditer(cuda.read_text(encoding="utf-8")) if lock.GPU_ONLY.fullmatch(lock.normalise(match[1]))
     )  # fmt: skip
     cuda.write_text(shared + own, encoding="utf-8")
+
+
+def beside(name: str) -> list[str]:
+    """For pip-compile and for uv: an optional lock is compiled within the versions of the CPU lock, which are CUDA's as well."""
+    return ["--constraint", "requirements/cpu.txt"] if name in lock.EXTRAS else []
+
+
+def _part(folder: Path, name: str) -> None:
+    """Leave to the CPU lock what it has, and say which versions of it the others were compiled beside."""
+    path, has = folder / f"{name}.txt", {pin.name for pin in lock.read(folder / "cpu.txt")}
+    text = path.read_text(encoding="utf-8")
+    shared = [pin for pin in lock.parse(path, text) if pin.name in has]
+    own = _PIN.sub(lambda match: "" if lock.normalise(match[1]) in has else match[0], text)
+    path.write_text(own + "".join(f"# beside {pin.name}=={pin.version}\n" for pin in shared), encoding="utf-8")
 
 
 def _seal(folder: Path, name: str) -> None:
@@ -162,11 +179,10 @@ def _accept(folder: Path) -> None:
             found="; ".join(says[:5]),
             then="run it again; no lock was changed",
         )
-    for name in lock.NAMES if (uv := install.find_uv()) else ():
-        other, pins = (
-            _uv_compile(uv, folder, name),
-            {pin.name: pin.version for pin in lock.read(folder / f"{name}.txt")},
-        )
+    for name in lock.names(folder) if (uv := install.find_uv()) else ():
+        path = folder / f"{name}.txt"
+        other = _uv_compile(uv, folder, name)
+        pins = {pin.name: pin.version for pin in lock.read(path)} | lock.beside(path)
         apart = [
             f"{n} {pins.get(n, '–')}, uv {other.get(n, '–')}"
             for n in sorted(pins.keys() | other.keys())
@@ -190,6 +206,7 @@ def _uv_compile(uv: str, folder: Path, name: str) -> dict[str, str]:
         environment.PYTHON,
         "--no-header",
         "--no-annotate",
+        *beside(name),
     ]
     command += ["--output-file", str(copy), f"requirements/{name}.in"]
     done = subprocess.run(
@@ -223,7 +240,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print("\n".join(changed) or "no pin changed")
-    made = {name: digest.short(lock.digest(lock.read(root / "requirements" / f"{name}.txt"))) for name in lock.NAMES}
+    folder = root / "requirements"
+    made = {name: digest.short(lock.digest(lock.read(folder / f"{name}.txt"))) for name in lock.names(folder)}
     print("locks:", ", ".join(f"{name}.txt {short}" for name, short in made.items()))
     return 0
 

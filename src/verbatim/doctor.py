@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from verbatim import devcontainer, digest, engine, environment, install, ledger, lock, record
+from verbatim import devcontainer, digest, engine, environment, extras, install, ledger, lock, record
 from verbatim.drift import locks
 from verbatim.errors import VerbatimError
 
@@ -56,7 +56,15 @@ def check(root: Path) -> list[Line]:
     with ThreadPoolExecutor(1) as pool:
         engine_line = pool.submit(_engine)
         installed = environment.distributions(environment.site_packages())
-        lines = [_image(), _python(), *_locked(root, installed), _gpu(installed), _git(root), _devcontainer(root)]
+        lines = [
+            _image(),
+            _python(),
+            *_locked(root, installed),
+            *_extras(root),
+            _gpu(installed),
+            _git(root),
+            _devcontainer(root),
+        ]
         lines += [_disk(root), _memory(), engine_line.result()]
     return [*lines, _probe(probe, began, root)]
 
@@ -102,6 +110,17 @@ def _locked(root: Path, installed: dict[str, str]) -> list[Line]:
             here="; ".join(drift[:3]) or f"{variant} {digest.short(lock.digest(pins))}, agrees with its inputs and its twin",
         ),
     ]  # fmt: skip
+
+
+def _extras(root: Path) -> list[Line]:
+    """Optional packages, where they are installed."""
+    lines = []
+    for name in lock.EXTRAS:
+        if extras.place(root, name).is_dir():
+            apart = extras.problems(root, name)
+            here = "; ".join(apart[:3]) or f"as requirements/{name}.txt has them"
+            lines.append(Line(what=name, state=DIFFERS if apart else OK, here=here, then=extras.mend(name) if apart else ""))  # fmt: skip
+    return lines
 
 
 def _gpu(installed: dict[str, str]) -> Line:

@@ -56,12 +56,12 @@ def ensure(root: Path, choice: str = "", own: Path | None = None) -> Environment
             raise VerbatimError(
                 path,
                 expected="the environment that the lock names",
-                found=_list(problems),
+                found=listed(problems),
                 then="rebuild the container",
             )
         return Environment(path=path, variant=variant)
     if _problems(path, stamp, pins):
-        with _alone(path):
+        with alone(path):
             again = environment.read_stamp(path)
             if problems := _problems(path, again, pins):  # another session may have made it meanwhile
                 _make(root, path, variant, "" if choice == "auto" else choice, pins, problems)
@@ -89,7 +89,7 @@ def _problems(path: Path, stamp: dict[str, str], pins: list[lock.Pin]) -> list[s
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """One installer at a time; the kernel lets go of the lock when its holder dies."""
     import fcntl
 
@@ -113,7 +113,7 @@ def _make(
     started = time.monotonic()
     uv = find_uv()
     print(
-        f"{path.name}: {_list(problems)}; making it from requirements/{variant}.txt with {'uv' if uv else 'pip'} …",
+        f"{path.name}: {listed(problems)}; making it from requirements/{variant}.txt with {'uv' if uv else 'pip'} …",
         flush=True,
     )
     (path / STAMP).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def _make(
         _compile(path / "bin" / "python", site, variables)
     left = lock.differences(pins, environment.distributions(site))
     if left:
-        raise VerbatimError(path, expected="what the lock names", found=_list(left), then="rm -r .venv && nox -s env")
+        raise VerbatimError(path, expected="what the lock names", found=listed(left), then="rm -r .venv && nox -s env")
     stamp = {
         "variant": variant, "chosen": chosen, "lock": lock.digest(pins), "python": platform.python_version(),
         "records": digest.of_parts(environment.records(environment.site_packages(path)).items()),
@@ -216,7 +216,7 @@ def _extract(path: Path, name: str) -> str:
     return "".join(lines[start:end])
 
 
-def _list(problems: list[str]) -> str:
+def listed(problems: list[str]) -> str:
     return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
 
 

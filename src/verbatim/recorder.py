@@ -44,6 +44,7 @@ from verbatim import (
     resume,
     settings,
     trace,
+    trackers,
 )
 from verbatim.ending import Ending
 from verbatim.errors import Interrupted, VerbatimError, mendable
@@ -64,6 +65,7 @@ class Run:
     """See the module. `folder` is the run's own; everything it writes lies there."""
 
     def __init__(self, config: DictConfig, overrides: Sequence[str] = (), root: Path = ROOT) -> None:
+        trackers.check(config)
         self._config, self._root, self.ranks = config, root, Ranks()
         self._settings = determinism.Determinism(
             level=config.determinism.level,
@@ -364,6 +366,10 @@ class Run:
         self._seal("sealed")
         self._ending.restore()
         self.ranks.leave()
+        if self.ranks.first and (
+            why := trackers.publish(self._config, self._root, self.folder, self.record, self._epochs.rows)
+        ):
+            self.progress.warn(why)
         return self.record.outcome
 
     def show(self, path: Path) -> str:

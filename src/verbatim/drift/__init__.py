@@ -52,9 +52,9 @@ def _of_what_is_here(
     """The kinds that look beyond `requirements/`; their imports take as long as the others' answers."""
     from verbatim.drift import image, installed, python, twins
 
-    here = installed.find(root)
+    here, beside = installed.find(root), installed.find_extras(root)
     ask: dict[str, Callable[[], Answer]] = {
-        "installed": lambda: installed.of_installed(here, loaded),
+        "installed": lambda: installed.of_installed(here, loaded, beside),
         "python": lambda: python.of_python(here, loaded, root),
         "twins": lambda: twins.of_twins(root, loaded),
         "image": lambda: image.of_images(root, here, loaded, asked),  # last: see above
@@ -63,7 +63,7 @@ def _of_what_is_here(
     if deep:
         from verbatim.drift import files
 
-        found["files"] = files.of_files(here)
+        found["files"] = files.of_files(here, beside)
     return found
 
 

@@ -8,19 +8,29 @@ import binascii
 import csv
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from verbatim import environment
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.installed import Installed
 
-OURS = {"verbatim.pth"}
+OURS = {"verbatim.pth"}  # and, where optional packages lie, the stamp
 
 
-def of_files(here: Installed) -> Answer:
+def of_files(here: Installed, beside: Sequence[Installed] = ()) -> Answer:
     """(c), down to the bytes: changed, missing and unlisted files."""
     if not here.site.is_dir():
         return answer("files", "nothing", [unchecked(here.path.name, "no environment there", "nox -s env")])
+    count, size, findings = 0, 0, list[Finding]()
+    for one in (here, *beside):
+        listed, found = _of_one(one)
+        count, size = count + len(listed), size + sum(int(size) for _, _, size in listed.values() if size.isdigit())
+        findings += found
+    return answer("files", f"{count} files, {size / 1e6:.0f} MB (byte code caches have no RECORD)", findings)
+
+
+def _of_one(here: Installed) -> tuple[dict[str, tuple[str, str, str]], list[Finding]]:
     listed: dict[str, tuple[str, str, str]] = {}  # path → distribution, hash, size
     findings: list[Finding] = []
     for name, _, folder in here.dists:
@@ -28,6 +38,8 @@ def of_files(here: Installed) -> Answer:
             continue
         rows, bad = _rows(folder / "RECORD")
         findings += [Finding(what=f"{folder.name}/RECORD, line {line}", expected="path,sha256=…,size", found=text, mend=here.anew) for line, text in bad]  # fmt: skip
+        if here.extra:  # `pip install --target` moves scripts, and leaves their paths as they were
+            rows = [(path.removeprefix("../../"), stated, size) for path, stated, size in rows]
         listed |= {path: (name, stated, size) for path, stated, size in rows}
     from concurrent.futures import ThreadPoolExecutor
 
@@ -35,8 +47,7 @@ def of_files(here: Installed) -> Answer:
         found = pool.map(lambda item: _of_file(here, item[0], *item[1]), listed.items(), chunksize=64)
         findings += [finding for finding in found if finding]
     findings += _unlisted(here, listed)
-    size = sum(int(size) for _, _, size in listed.values() if size.isdigit())
-    return answer("files", f"{len(listed)} files, {size / 1e6:.0f} MB (byte code caches have no RECORD)", findings)
+    return listed, findings
 
 
 def _rows(record: Path) -> tuple[list[tuple[str, str, str]], list[tuple[int, str]]]:
@@ -83,7 +94,7 @@ def _of_file(here: Installed, path: str, name: str, stated: str, size: str) -> F
 
 def _unlisted(here: Installed, listed: dict[str, tuple[str, str, str]]) -> Iterator[Finding]:
     """Files that Python could import and no distribution brought."""
-    known = {os.path.normpath(path) for path in listed} | OURS
+    known = {os.path.normpath(path) for path in listed} | ({environment.STAMP} if here.extra else OURS)
     for folder, folders, files in os.walk(here.site):
         inside = os.path.relpath(folder, here.site)
         if inside == ".":

@@ -1,14 +1,17 @@
-"""Drift of an environment from its lock: versions, what requires what, and where it came from. It changes nothing."""
+"""Drift of an environment from its lock: versions, what requires what, and where it came from. It changes nothing.
+
+Optional packages that are installed beside it are looked at in the same way; those that are not are nobody's loss.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from verbatim import digest, environment, inputs, lock
+from verbatim import digest, environment, extras, inputs, lock
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.locks import Locked
 
@@ -22,6 +25,7 @@ class Installed:
     stamp: dict[str, str]
     dists: list[tuple[str, str, Path]]
     fixed: bool  # an image's, which is never installed into
+    extra: str = ""  # an optional lock's name, where this is a folder of optional packages
 
     @property
     def variant(self) -> str:
@@ -34,12 +38,16 @@ class Installed:
 
     @property
     def mend(self) -> str:
-        return "rebuild the container" if self.fixed else "nox -s env"
+        return "rebuild the container" if self.fixed else extras.mend(self.extra) if self.extra else "nox -s env"
+
+    @property
+    def shown(self) -> str:
+        return f".nox/extra/{self.extra}" if self.extra else self.path.name
 
     @property
     def anew(self) -> str:
         """For what `nox -s env` does not look at, every time, for speed."""
-        return "rebuild the container" if self.fixed else f"rm -r {self.path.name} && nox -s env"
+        return "rebuild the container" if self.fixed else f"rm -r {self.shown} && {self.mend}"
 
 
 def find(root: Path) -> Installed:
@@ -50,7 +58,17 @@ def find(root: Path) -> Installed:
     )
 
 
-def of_installed(here: Installed, locks: dict[str, Locked]) -> Answer:
+def find_extras(root: Path) -> list[Installed]:
+    found = []
+    for name in lock.EXTRAS:
+        path = extras.place(root, name)
+        if path.is_dir():
+            stamp, dists = environment.read_stamp(path), environment.dist_infos(path)
+            found.append(Installed(path=path, site=path, stamp=stamp, dists=dists, fixed=False, extra=name))
+    return found
+
+
+def of_installed(here: Installed, locks: dict[str, Locked], beside: Sequence[Installed] = ()) -> Answer:
     """(c) Is what is installed what the lock names, whole, and does each part have what it requires?"""
     pins = locks[here.variant].pins
     if not here.site.is_dir():
@@ -71,7 +89,25 @@ def of_installed(here: Installed, locks: dict[str, Locked]) -> Answer:
         )
     findings += _closure(here, metadata, here.mend if findings else lock.COMPILE)
     required = sum(len(fields["Requires-Dist"]) for fields in metadata.values())
-    return answer("installed", f"{len(here.dists)} distributions and {required} requirements in {here.path.name}, by {here.variant}.txt", findings)  # fmt: skip
+    looked_at = [
+        f"{len(here.dists)} distributions and {required} requirements in {here.path.name}, by {here.variant}.txt"
+    ]
+    for extra in beside:
+        if extra.extra in locks and (own := locks[extra.extra].pins) is not None:
+            findings += _of_extra(extra, own, here)
+            looked_at.append(f"{len(extra.dists)} in {extra.shown}")
+    return answer("installed", ", ".join(looked_at), findings)
+
+
+def _of_extra(extra: Installed, pins: dict[str, lock.Pin], here: Installed) -> Iterator[Finding]:
+    """Optional packages; what they require may lie in the environment."""
+    metadata = {name: _metadata(folder) for name, _, folder in extra.dists}
+    yield from _versions(extra, pins, metadata)
+    yield from _origins(extra)
+    stated, actual = extra.stamp.get("lock", ""), lock.digest(pins.values())
+    if stated and stated != actual:
+        yield Finding(what=extra.shown, expected=f"made from {extra.extra}.txt {digest.short(actual)}", found=digest.short(stated), mend=extra.mend)  # fmt: skip
+    yield from _closure(extra, metadata, lock.COMPILE, here.dists)
 
 
 def _versions(
@@ -135,16 +171,21 @@ def _origins(here: Installed) -> Iterator[Finding]:
     stated, actual = here.stamp.get("records"), digest.of_parts(records.items())
     if not here.stamp:
         yield Finding(
-            what=here.path.name, expected="an installation that was finished", found="one that was not", mend=here.mend
+            what=here.shown, expected="an installation that was finished", found="one that was not", mend=here.mend
         )
     elif stated is None:
-        yield unchecked(f"{here.path.name}: the lists of installed files", "made before these were kept", here.anew)
+        yield unchecked(f"{here.shown}: the lists of installed files", "made before these were kept", here.anew)
     elif stated != actual:
-        yield Finding(what=f"{here.path.name}: the lists of installed files", expected=digest.short(stated), found=f"{digest.short(actual)}: something was installed again", mend=here.anew)  # fmt: skip
+        yield Finding(what=f"{here.shown}: the lists of installed files", expected=digest.short(stated), found=f"{digest.short(actual)}: something was installed again", mend=here.anew)  # fmt: skip
 
 
-def _closure(here: Installed, metadata: dict[str, dict[str, list[str]]], mend: str) -> Iterator[Finding]:
-    versions = {name: version for name, version, _ in here.dists}
+def _closure(
+    here: Installed,
+    metadata: dict[str, dict[str, list[str]]],
+    mend: str,
+    more: Sequence[tuple[str, str, Path]] = (),
+) -> Iterator[Finding]:
+    versions = {name: version for name, version, _ in (*more, *here.dists)}
     surroundings: dict[str, Any] = dict(inputs.surroundings())
     for name in sorted(metadata.keys() - {"pip"}):
         for text in metadata[name]["Requires-Dist"]:

@@ -21,21 +21,24 @@ class Locked:
     path: Path
     pins: dict[str, Pin] | None = None
     stated: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, str] = field(
+        default_factory=dict
+    )  # of an optional lock: the versions of the others that it needs
     inputs: Inputs | None = None
     errors: tuple[tuple[str, Finding], ...] = ()  # the kind, and what could not be read
 
 
 def load(folder: Path) -> dict[str, Locked]:
     """Every lock, read once for all kinds."""
-    return {name: _load(folder / f"{name}.txt", name) for name in lock.NAMES}
+    return {name: _load(folder / f"{name}.txt", name) for name in lock.names(folder)}
 
 
 def _load(path: Path, name: str) -> Locked:
     errors: list[tuple[str, Finding]] = []
-    pins, stated, wanted = None, {}, None
+    pins, stated, beside, wanted = None, {}, {}, None
     try:
         pins = {pin.name: pin for pin in lock.read(path)}
-        stated = lock.header(path)
+        stated, beside = lock.header(path), lock.beside(path)
         for pin in pins.values():
             _version(path, pin)
     except VerbatimError as error:
@@ -45,7 +48,7 @@ def _load(path: Path, name: str) -> Locked:
         wanted = inputs.read(path.with_suffix(".in"))
     except VerbatimError as error:
         errors.append(("inputs", broken(error)))
-    return Locked(name=name, path=path, pins=pins, stated=stated, inputs=wanted, errors=tuple(errors))
+    return Locked(name=name, path=path, pins=pins, stated=stated, beside=beside, inputs=wanted, errors=tuple(errors))
 
 
 def _version(path: Path, pin: Pin) -> None:
@@ -119,12 +122,12 @@ def _of_requirement(locked: Locked, pins: dict[str, Pin], wanted: Wanted) -> Ite
             what=wanted.where, expected="a marker that can be evaluated", found=str(error), mend=inputs.BY_HAND
         )
         return
-    pin = pins.get(wanted.name)
-    if pin is None:
+    version = pins[wanted.name].version if wanted.name in pins else locked.beside.get(wanted.name)
+    if version is None:
         if not wanted.limit:
             yield Finding(what=wanted.where, expected=f"{requirement} in {file}", found="no pin", mend=COMPILE)
-    elif not requirement.specifier.contains(pin.version, prereleases=True):
-        yield Finding(what=wanted.where, expected=f"{requirement} in {file}", found=pin.version, mend=COMPILE)
+    elif not requirement.specifier.contains(version, prereleases=True):
+        yield Finding(what=wanted.where, expected=f"{requirement} in {file}", found=version, mend=COMPILE)
 
 
 def _orphans(pins: dict[str, Pin], source: Inputs) -> Iterator[tuple[Pin, str]]:
@@ -218,7 +221,22 @@ def of_variants(locks: dict[str, Locked]) -> Answer:
     torch = [pins["torch"].version.partition("+")[0] if "torch" in pins else "no pin" for pins in (cpu, cuda)]
     if torch[0] != torch[1]:
         findings.append(_apart("torch", *torch))
-    return answer("variants", f"{len(cpu)} pins of cpu.txt, {len(cuda)} of cuda.txt", findings)
+    extras = [locks[name] for name in lock.EXTRAS if name in locks and locks[name].pins is not None]
+    findings += [finding for locked in extras for finding in _of_extra(locked, cpu, cuda)]
+    looked_at = [f"{len(cpu)} pins of cpu.txt, {len(cuda)} of cuda.txt", *(f"{e.name}.txt beside them" for e in extras)]
+    return answer("variants", ", ".join(looked_at), findings)
+
+
+def _of_extra(locked: Locked, cpu: dict[str, Pin], cuda: dict[str, Pin]) -> Iterator[Finding]:
+    """An optional lock pins nothing that a variant has, and was compiled beside what both have now."""
+    for name in locked.pins or {}:
+        if name in cpu or name in cuda or lock.GPU_ONLY.fullmatch(name):
+            yield Finding(what=name, expected=f"no pin in {locked.path.name}: the variants' locks have it", found="a second pin", mend=COMPILE)  # fmt: skip
+    for name, version in locked.beside.items():
+        for variant, pins in zip(lock.VARIANTS, (cpu, cuda), strict=True):
+            found = pins[name].version if name in pins else "no pin"
+            if found != version:
+                yield Finding(what=name, expected=f"{version}, beside which {locked.path.name} was compiled", found=f"{variant}.txt: {found}", mend=COMPILE)  # fmt: skip
 
 
 def _apart(name: str, cpu: str, cuda: str) -> Finding:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from verbatim import digest, environment, install, lock
+from verbatim import compile, digest, environment, install, lock
 from verbatim.drift import image, locks
 from verbatim.drift.finding import Answer, Finding, answer, unchecked
 from verbatim.drift.locks import Locked
@@ -49,7 +49,7 @@ def _resolve(root: Path, loaded: dict[str, Locked], as_of: str) -> tuple[Answer,
             why = f"{name}.txt or its inputs can't be read" if uv else "uv is not there"
             newer[name] = yanked[name] = unchecked(f"{name}.txt", why, "nox -s drift -- --upstream")
             continue
-        versions = {pin.name: pin.version for pin in locked.pins.values()}
+        versions = {pin.name: pin.version for pin in locked.pins.values()} | locked.beside
         with tempfile.TemporaryDirectory(prefix="verbatim-upstream-") as scratch:
             options = ["--upgrade", *([f"--exclude-newer={as_of}"] if as_of else [])]
             try:
@@ -89,6 +89,7 @@ def _uv(uv: str, root: Path, name: str, scratch: Path, options: list[str]) -> tu
         environment.PYTHON,
         "--no-header",
         "--no-annotate",
+        *compile.beside(name),
         *options,
     ]
     command += ["--output-file", str(copy), f"requirements/{name}.in"]

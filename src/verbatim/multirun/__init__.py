@@ -53,9 +53,10 @@ def prepare(arguments: list[str]) -> None:
     # Hydra takes plugins of a package `hydra_plugins` alone, and imports all that lies there at every start. These need no such package.
     known: Any = Plugins.instance().class_name_to_class  # before the next line: it runs its own plugins' files anew
     from verbatim.multirun.launcher import Launcher
+    from verbatim.multirun.study import Study
     from verbatim.multirun.sweeper import Grid
 
-    known |= {f"hydra_plugins.verbatim.{plugin.__name__}": plugin for plugin in (Launcher, Grid)}
+    known |= {f"hydra_plugins.verbatim.{plugin.__name__}": plugin for plugin in (Launcher, Grid, Study)}
 
 
 def finish(code: Any) -> Any:
