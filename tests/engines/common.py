@@ -14,7 +14,7 @@ from conftest import ROOT, python
 from verbatim import record
 from verbatim.multirun.jobs import Engine, Job
 
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 RUN = ("trainer.epochs=1", "trainer.max_steps=12", "determinism.threads=1")
 SEEDS = (0, 1, 2, 3)
 CHECKPOINT = """

@@ -1,6 +1,8 @@
 """Real clusters, started here and ended here, for everything in this folder."""
 
+import importlib.util
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -36,9 +38,12 @@ def cluster() -> Iterator[debian_slurm.Cluster]:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[ray_here.Nodes]:
     """A Ray whose head has two cores; this process is in its network."""
-    pytest.importorskip("ray", reason="ray is not in the environment: nox -s env -- ray")
+    if not importlib.util.find_spec("ray"):  # not imported before its variables are set
+        pytest.skip("ray is not in the environment: nox -s env -- ray")
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: a socket's path may have 107 bytes
     nodes = ray_here.Nodes(folder)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ.update(token)
     try:
         with ray_here.own_network():
             nodes.start("head", "--head", f"--port={ray_here.PORT}", "--num-cpus=2", "--include-dashboard=false")
@@ -48,4 +53,6 @@ def nodes() -> Iterator[ray_here.Nodes]:
         pytest.skip(str(why))
     finally:
         nodes.end()
+        for name in token:
+            del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)

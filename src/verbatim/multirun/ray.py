@@ -7,7 +7,9 @@ do. They get this process's variables, but which GPUs they may use is Ray's to s
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,10 +22,12 @@ from verbatim.multirun import codes
 from verbatim.multirun.jobs import Ended, Job
 
 GRACE_S = 30.0  # what a job may take to leave its checkpoint
+CONNECT_S = 30.0
 END_S = 60.0  # what Ray may take to say that all have ended
 STORE_BYTES = 80 * 2**20  # of shared memory, where Ray is started here: a task gives one number
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SEES = "CUDA_VISIBLE_DEVICES"
+MODE, TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
 
 class Ray:
@@ -31,18 +35,25 @@ class Ray:
 
     def __init__(self, *, address: str | None = None, num_gpus: float = 0, room: int = 1000) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._guarded = address is None and not {MODE, TOKEN} & os.environ.keys()
+        if self._guarded:  # a Ray of our own listens on all interfaces, to us alone; left to itself it keeps a token in the home folder
+            os.environ |= {MODE: "token", TOKEN: secrets.token_hex(32)}
         try:
             import ray
         except ImportError:
             raise VerbatimError("ray", expected="it in the environment", found="nothing there", then="nox -s env -- ray") from None  # fmt: skip
         self._ray, self._here, self._gpus, self.room = ray, address is None, num_gpus, room
         own = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_cpus": determinism.cores()}
+        before = signal.getsignal(signal.SIGTERM)
         try:
+            _reach(address)
             ray.init(
                 address=address or "local", log_to_driver=False, logging_level="ERROR", **own if self._here else {}
             )
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RaySystemError) as error:
-            raise VerbatimError(f"hydra.launcher.address={address}", expected="a Ray cluster that answers", found=str(error).strip().partition("\n")[0], then="ray start --head, or hydra.launcher.address=null for one on this machine") from None  # fmt: skip
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise VerbatimError(f"hydra.launcher.address={address}", expected="a Ray cluster that answers", found=str(error).strip().partition("\n")[0], then=f"ray start --head; or {MODE}=token in your shell, where it asks for a token; or hydra.launcher.address=null for one on this machine") from None  # fmt: skip
+        finally:
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end this process at once
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         self._running: dict[Any, Job] = {}
         self._ended: list[Ended] = []
@@ -54,8 +65,9 @@ class Ray:
                 raise VerbatimError("ray", expected=f"{job.threads} cores for job {job.index}", found=f"{most:g} here", then="add determinism.threads=… (another thread count gives other bits)")  # fmt: skip
             if job.threads > most:  # a cluster that grows may get one
                 print(f"note: job {job.index} waits for a node of {job.threads} cores; the largest has {most:g}", file=sys.stderr)  # fmt: skip
+            variables = {name: value for name, value in os.environ.items() if name != TOKEN}
             task = self._ray.remote(num_cpus=job.threads, num_gpus=self._gpus, max_retries=0)(_job)
-            self._running[task.remote(job.command, str(job.folder), dict(os.environ), job.variables(), str(job.log))] = job  # fmt: skip
+            self._running[task.remote(job.command, str(job.folder), variables, job.variables(), str(job.log))] = job  # fmt: skip
 
     def wait(self, timeout_s: float) -> list[Ended]:
         if self._running and not self._ended:
@@ -101,6 +113,16 @@ class Ray:
             self.stop()
         with contextlib.suppress(Exception):  # a cluster that has gone needs no farewell
             self._ray.shutdown()
+        if self._guarded:
+            for name in (MODE, TOKEN):
+                os.environ.pop(name, None)
+
+
+def _reach(address: str | None) -> None:
+    """Ray itself takes minutes to say that nobody is there."""
+    host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
 
 
 def _job(command: Sequence[str], folder: str, variables: dict[str, str], own: dict[str, str], log: str) -> int:
