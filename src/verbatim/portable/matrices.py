@@ -5,6 +5,7 @@ computed in float32 and rounded once, whole numbers as whole numbers.
 """
 
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,6 +28,15 @@ def share_out(workers: int) -> None:
     """So many threads take the slices of large products, from now on."""
     global _pool
     _pool = ThreadPoolExecutor(workers, "matmul") if workers > 1 else None
+
+
+def _alone() -> None:
+    """A forked child has none of its parent's threads, and would wait for them for ever."""
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_alone)
 
 
 def _multiply(a: Tensor, b: Tensor, c: Tensor, alpha: float = 1, beta: float = 0) -> Tensor:
