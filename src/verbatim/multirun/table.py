@@ -154,7 +154,7 @@ def spread_table(groups: list[spread.Group], objective: str) -> Grid:
         grid.add_column(name, justify="left" if name == "settings" else "right")
     for group in groups:
         mean, sd, low, high = (
-            f"{x:.6g}" if x is not None else "" for x in (group.mean, group.sd, group.low, group.high)
+            f"{x:.4g}" if x is not None else "" for x in (group.mean, group.sd, group.low, group.high)
         )
         grid.add_row(Text(" ".join(group.words) or "–"), str(len(group.values)), mean, sd, f"{low} … {high}")
     return grid
