@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRA = ROOT / ".nox" / "extra" / "bench"
-JOB = '''
+JOB = """
 import os
 import sys
 
@@ -64,7 +64,7 @@ main = hydra.main(version_base="1.3", config_path=os.environ["JOB_CONFIGS"], con
 )
 if __name__ == "__main__":
     app.run(main) if "hydra/launcher=local" in sys.argv else main()
-'''
+"""
 CONFIG = """
 defaults: [_self_, {override hydra/job_logging: none}, {override hydra/hydra_logging: none}]
 seed: 0
@@ -92,7 +92,9 @@ def main(rounds: int, jobs: int = 100) -> None:
                     rates[way].append(count / (time.perf_counter() - began))
                     print(f"  {kind}, {way}: {rates[way][-1]:.2f} jobs/s", file=sys.stderr)
         ours = statistics.median(rates["this launcher"])
-        print(f"\n{jobs} tiny {kind} torch jobs, two at a time\n{'':34}{'jobs/s':>10}{'ms/job':>10}   this launcher's rate to it")
+        print(
+            f"\n{jobs} tiny {kind} torch jobs, two at a time\n{'':34}{'jobs/s':>10}{'ms/job':>10}   this launcher's rate to it"
+        )
         for way, found in rates.items():
             rate = statistics.median(found)
             print(f"{way:34}{rate:10.2f}{1e3 / rate:10.0f}   {ours / rate:.2f}")
@@ -110,13 +112,17 @@ def _ways(folder: Path, kind: str, jobs: int) -> dict[str, tuple[int, Callable[[
     }  # fmt: skip
 
     def run(*words: str) -> None:
-        done = subprocess.run([*python, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*python, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         expected = kind == "bare" and "hydra/launcher=local" in words  # a job that records nothing can't be judged
         if done.returncode and not expected:
             sys.exit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}")
 
     def many(launcher: str, sweeper: str, *words: str, count: int = jobs) -> Callable[[], None]:
-        return lambda: run("--multirun", f"hydra/launcher={launcher}", f"hydra/sweeper={sweeper}", f"seed=range(0,{count})", *words)
+        return lambda: run(
+            "--multirun", f"hydra/launcher={launcher}", f"hydra/sweeper={sweeper}", f"seed=range(0,{count})", *words
+        )
 
     def each() -> None:
         with ThreadPoolExecutor(2) as pool:
