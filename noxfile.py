@@ -197,6 +197,12 @@ def containers(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def engines(session: nox.Session) -> None:
+    """Test the Slurm and Ray launchers on real ones, started here (6 min): `nox -s engines -- -x`."""
+    _python(session, "-m", "pytest", "tests/engines", *session.posargs)
+
+
+@nox.session(requires=["env"])
 def lint(session: nox.Session) -> None:
     """Check style and types: ruff, and mypy --strict."""
     _python(session, "-m", "ruff", "check", ".")

@@ -4,12 +4,10 @@ Two of three are killed (SIGKILL), the third is asked to end (SIGTERM). Moments 
 0 among them (it is still loading then), and a while. What each run ends with is held against a run that nobody disturbed.
 """
 
-import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,15 +44,14 @@ class Tally:
 def main(kills: int) -> int:
     """The exit code: 1 where any outcome is another."""
     began, share = time.monotonic(), -(-kills // len(CONFIGURATIONS))
-    with TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        make: Callable[[str], Tally] = partial(_configuration, Path(folder), kills=share)
-        tallies = dict(zip(CONFIGURATIONS, pool.map(make, CONFIGURATIONS), strict=True))
-    print(f"\n{'ended at random moments':28}{'runs':>6}{'SIGKILL':>9}{'SIGTERM':>9}{'went on':>9}{'identical':>11}")
-    for name, tally in tallies.items():
-        same = tally.runs - len(tally.different)
-        print(f"{name:28}{tally.runs:6}{tally.kills:9}{tally.terms:9}{tally.resumed:9}{same:8} of {tally.runs}")
-    different = [line for tally in tallies.values() for line in tally.different]
-    ended = sum(tally.kills + tally.terms for tally in tallies.values())
+    print(
+        f"\n{'ended at random moments':28}{'runs':>6}{'SIGKILL':>9}{'SIGTERM':>9}{'went on':>9}{'identical':>11}",
+        flush=True,
+    )
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(len(CONFIGURATIONS)) as pool:
+        tallies = list(pool.map(partial(_configuration, Path(folder), kills=share), CONFIGURATIONS))
+    different = [line for tally in tallies for line in tally.different]
+    ended = sum(tally.kills + tally.terms for tally in tallies)
     print(f"{ended} ended in {time.monotonic() - began:.0f} s; {len(different)} with another outcome")
     print("".join(f"different: {line}\n" for line in different), end="")
     return 1 if different else 0
@@ -87,6 +84,8 @@ def _configuration(folder: Path, name: str, kills: int) -> Tally:
         tally.resumed += len(run.resumed)
         if (run.recipe, run.outcome) != (whole.recipe, whole.outcome):
             tally.different.append(f"{name}: {run.outcome}, undisturbed {whole.outcome}")
+    same = tally.runs - len(tally.different)
+    print(f"{name:28}{tally.runs:6}{tally.kills:9}{tally.terms:9}{tally.resumed:9}{same:8} of {tally.runs}", flush=True)
     return tally
 
 

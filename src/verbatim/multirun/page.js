@@ -369,11 +369,13 @@
   } else byId("learning").hidden = true;
 
   let width = 0;
-  new ResizeObserver(() => {
+  function draw() {
     if (document.body.clientWidth === width) return;
     width = document.body.clientWidth;
     if (metrics.length) learning();
     settings();
-  }).observe(document.body);
+  }
+  draw();
+  new ResizeObserver(draw).observe(document.body);
   show();
 })();

@@ -149,7 +149,7 @@ def _strip(group: Group, least: float, most: float) -> str:
     marks = ""
     if group.mean is not None and group.low is not None and group.high is not None:
         low, mean, high = across(group.low), across(group.mean), across(group.high)
-        marks = f'<rect x="{low}" y="4" width="{max(1.0, high - low):.1f}" height="8"/><path d="M{mean} 1v14"/>'
+        marks = f'<rect x="{low}" y="3" width="{max(1.0, high - low):.1f}" height="10"/><path d="M{mean} 1v14"/>'
     marks += "".join(f'<circle cx="{across(value)}" cy="8" r="2.5"/>' for value in group.values)
     return f'<svg class="strip" viewBox="0 0 220 16" width="220" height="16" aria-hidden="true">{marks}</svg>'
 
@@ -177,7 +177,11 @@ def _table(
     metrics = dict.fromkeys(name for job in jobs for name in job.get("metrics") or {} if name != results["objective"])
     names = ["job", results["objective"], *columns, *metrics, "state", "seconds", "run"]
     order = "descending" if results["goal"] == "maximize" else "ascending"
-    head = "".join(f"<th{f' aria-sort={order}' * (i == 1)}>{escape(name)}</th>" for i, name in enumerate(names))
+    numeric = {"job", results["objective"], *metrics, "seconds"} - {*columns}
+    head = "".join(
+        f"<th{' class=n' * (name in numeric)}{f' aria-sort={order}' * (i == 1)}>{escape(name)}</th>"
+        for i, name in enumerate(names)
+    )
     rows = []
     for index in ranked:
         job = jobs[index]

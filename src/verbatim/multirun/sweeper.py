@@ -13,7 +13,7 @@ class Grid(BasicSweeper):
     """`params`: what a file of configs/sweep/ sweeps over; the command line has the last word."""
 
     def __init__(self, params: dict[str, Any] | None = None) -> None:
-        super().__init__(max_batch_size=None, params=params)  # type: ignore[arg-type]
+        super().__init__(max_batch_size=None, params=params)
 
     def sweep(self, arguments: list[str]) -> Any:
         launcher: Any = self.launcher

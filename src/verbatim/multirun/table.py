@@ -110,7 +110,7 @@ class Table:
             self.console.print(jobs_table(best[:SHOWN], varied, self._objective))
             if len(best) > SHOWN:
                 self.say(f"{len(best) - SHOWN:,} more: the report has them all")
-        groups = spread.groups(everything)
+        groups = [g for g in spread.groups(everything["jobs"], self._goal) if len(g.values) > 1]
         if groups:
             self.console.print(spread_table(groups[:SHOWN], self._objective))
         wrong = [job for job in everything["jobs"] if job["state"] != "sealed" or job["different"]]
@@ -153,10 +153,10 @@ def spread_table(groups: list[spread.Group], objective: str) -> Grid:
     for name in ("settings", "seeds", "mean", "sd", "95 % interval of the mean"):
         grid.add_column(name, justify="left" if name == "settings" else "right")
     for group in groups:
-        grid.add_row(
-            Text(" ".join(group.words) or "–"), str(len(group.values)), f"{group.mean:.6g}", f"{group.sd:.2g}",
-            f"{group.low:.6g} … {group.high:.6g}",
-        )  # fmt: skip
+        mean, sd, low, high = (
+            f"{x:.4g}" if x is not None else "" for x in (group.mean, group.sd, group.low, group.high)
+        )
+        grid.add_row(Text(" ".join(group.words) or "–"), str(len(group.values)), mean, sd, f"{low} … {high}")
     return grid
 
 

@@ -5,6 +5,7 @@ computed in float32 and rounded once, whole numbers as whole numbers.
 """
 
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,6 +28,15 @@ def share_out(workers: int) -> None:
     """So many threads take the slices of large products, from now on."""
     global _pool
     _pool = ThreadPoolExecutor(workers, "matmul") if workers > 1 else None
+
+
+def _alone() -> None:
+    """A forked child has none of its parent's threads, and would wait for them for ever."""
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_alone)
 
 
 def _multiply(a: Tensor, b: Tensor, c: Tensor, alpha: float = 1, beta: float = 0) -> Tensor:
@@ -52,8 +62,10 @@ def _multiply(a: Tensor, b: Tensor, c: Tensor, alpha: float = 1, beta: float = 0
 
 def _refuse_unfit(a: Tensor, b: Tensor, c: Tensor) -> None:
     """As torch's own kernels would: BLAS reads as far as it is told, whatever lies there."""
-    if not a.dim() == b.dim() == c.dim() or a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
-        shapes = ("x".join(map(str, x.shape)) for x in (a, b))
+    left, right = a.shape, b.shape
+    fits = len(left) == len(right) == c.dim() and left[-1] == right[-2] and (len(left) == 2 or left[0] == right[0])
+    if not fits:
+        shapes = ("x".join(map(str, shape)) for shape in (left, right))
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({' and '.join(shapes)})")
     if a.dtype is not b.dtype:
         raise RuntimeError(f"expected mat1 and mat2 to have the same dtype, but got: {a.dtype} != {b.dtype}")

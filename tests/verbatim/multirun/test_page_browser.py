@@ -39,6 +39,7 @@ def show(browser, folder):
         report = folder / "report.html"
         report.write_text(page(results, folder), encoding="utf-8")
         browser.open(report)
+        browser.run("0")
         asked.append(report.as_uri())
         return browser
 
@@ -55,7 +56,7 @@ def column(tab, name):
 
 
 def count(tab, selector):
-    return tab.now(f"document.querySelectorAll({json.dumps(selector)}).length")
+    return tab.run(f"document.querySelectorAll({json.dumps(selector)}).length")
 
 
 @pytest.mark.parametrize(("before", "after", "said"), [
@@ -116,11 +117,11 @@ def test_a_click_on_a_head_sorts_and_another_turns_it_round(show):
 def test_jobs_without_a_value_are_last_whichever_way_it_is_sorted(show):
     tab = show(many())
 
-    tab.click("#jobs th:nth-child(2) button")
-
-    values = column(tab, "validation_loss")
-    assert values[-2:] == ["", ""]
-    assert [float(v) for v in values[:-2]] == sorted((float(v) for v in values[:-2]), reverse=True)
+    for down in (True, False):
+        tab.click("#jobs th:nth-child(2) button")
+        values = column(tab, "validation_loss")
+        assert values[-2:] == ["", ""]
+        assert [float(v) for v in values[:-2]] == sorted((float(v) for v in values[:-2]), reverse=down)
 
 
 def test_the_filter_takes_words_and_bounds(show):
@@ -206,8 +207,13 @@ def test_pointing_at_a_line_tells_its_job_everywhere_and_the_keys_go_from_job_to
     assert tab.run("document.getElementById('readout').textContent") == ""
 
 
-def test_a_rows_button_copies_its_command(show):
+def test_a_button_copies_its_command(show):
     tab = show(many())
+
+    tab.click(".command .copy")
+
+    tab.until("document.querySelector('.command .copy').textContent === 'copied'")
+    assert tab.run("navigator.clipboard.readText()") == many()["command"]
 
     tab.click("#jobs tbody tr .copy")
 
