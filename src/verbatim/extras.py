@@ -54,10 +54,10 @@ def mend(name: str) -> str:
 
 def problems(root: Path, name: str) -> list[str]:
     """What is not as the lock names it. The stamp is written last and removed first, so a half-made folder has none."""
-    path, pins = place(root, name), lock.read_sealed(root / "requirements" / f"{name}.txt")
-    stamp = environment.read_stamp(path)
+    path = place(root, name)
     if not path.is_dir():
         return ["not there"]
+    pins, stamp = lock.read_sealed(root / "requirements" / f"{name}.txt"), environment.read_stamp(path)
     if not stamp:
         return ["their installation did not finish"]
     if stamp.get("lock") != lock.digest(pins):

@@ -14,7 +14,7 @@ from verbatim.errors import VerbatimError
 
 INPUTS = {
     "tools.in": "iniconfig>=2\n", "audit.in": "iniconfig>=2\n", "project.in": "markdown-it-py>=3\n",
-    "cpu.in": "-r project.in\n", "cuda.in": "-r project.in\n",
+    "cpu.in": "-r project.in\n", "cuda.in": "-r project.in\n", "ray.in": "iniconfig>=2\nmarkdown-it-py\n",
 }  # fmt: skip
 
 
@@ -61,8 +61,17 @@ def test_locks_are_made_from_nothing_sealed_and_whole(compiled):
     root, says = compiled
 
     assert [finding for answer in locks.of_requirements(root / "requirements") for finding in answer.findings] == []
-    assert {line.split()[0] for line in says.splitlines()[4:]} == {"iniconfig", "markdown-it-py", "mdurl"}
+    assert {line.split()[0] for line in says.splitlines()[5:]} == {"iniconfig", "markdown-it-py", "mdurl"}
     assert "cpu, cuda: markdown-it-py>=3 (project.in, line 1) → mdurl" in says
+
+
+def test_an_optional_lock_pins_what_the_others_do_not_and_names_what_it_lies_beside(compiled):
+    folder = compiled[0] / "requirements"
+    has = {pin.name: pin.version for pin in lock.read(folder / "cpu.txt")}
+
+    assert [pin.name for pin in lock.read_sealed(folder / "ray.txt")] == ["iniconfig"]
+    assert lock.beside(folder / "ray.txt") == has
+    assert has.keys() == {"markdown-it-py", "mdurl"}
 
 
 def test_a_second_run_changes_no_byte_and_touches_no_file(project):
@@ -70,7 +79,7 @@ def test_a_second_run_changes_no_byte_and_touches_no_file(project):
 
     done = run(project)
 
-    assert done.stdout.splitlines()[4:] == [""], done.stderr
+    assert done.stdout.splitlines()[5:] == [""], done.stderr
     assert state(project) == before
 
 

@@ -12,7 +12,7 @@ REFUSED = [
     (
         "sed=1",
         "sed",
-        "one of data, determinism, machine, model, optimizer, paths, seed, trace, trainer",
+        "one of data, determinism, machine, model, multirun, optimizer, paths, seed, trace, tracker, trainer",
         "no key `sed` there",
     ),
     ("optimizer.lr=abc", "optimizer.lr", "a value of type Float", "abc (a str)"),

@@ -12,9 +12,9 @@ import time
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from conftest import ENVIRONMENT
+from conftest import ENVIRONMENT, python
 from verbatim.errors import VerbatimError
-from verbatim.multirun import study, trials
+from verbatim.multirun import results, study, trials
 
 APP = """
 import json, os, signal, sys
@@ -233,3 +233,28 @@ def test_a_sweep_that_is_no_space_is_refused(word, says):
 
     assert str(error.value).startswith(f"{word}: ")
     assert says in str(error.value)
+
+
+def test_a_search_of_real_runs_goes_on_where_it_was_with_more_trials(tmp_path):
+    small = (
+        "model=mlp",
+        "model.hidden=[8]",
+        "trainer.max_steps=3",
+        f"paths.runs={tmp_path}/runs",
+        f"paths.sweeps={tmp_path}/sweeps",
+    )
+    space = (
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.at_once=2",
+        "optimizer.lr=tag(log,interval(1e-4,1e-1))",
+        "model.hidden=[4],[8]",
+    )
+    for count in (2, 3):
+        done = python("-m", "experiment.train", "--multirun", *small, *space, f"hydra.sweeper.n_trials={count}")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+        (folder,) = (tmp_path / "sweeps").glob("*-*")
+        made = json.loads((folder / results.FILE).read_text())["jobs"]
+        assert [(job["job"], job["state"]) for job in made] == [(index, "sealed") for index in range(count)]
+        assert len(list((tmp_path / "runs").glob("*-*"))) == count  # none was made again
+        assert [value for _, value, _ in read(folder).values()] == [job["value"] for job in made]
