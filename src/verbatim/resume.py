@@ -41,7 +41,9 @@ def hold(folder: Path) -> IO[str] | None:
     return None
 
 
-def find(runs: Path, new: Record, named: str, note: Callable[[str], None] = print) -> tuple[Path, Record, IO[str]] | None:
+def find(
+    runs: Path, new: Record, named: str, note: Callable[[str], None] = print
+) -> tuple[Path, Record, IO[str]] | None:
     """The newest unfinished run of `new`'s recipe, taken; or the named one, which must be of this recipe. `note` is told of one that only
     its code tells from it: a person may have meant to go on."""
     passed_over = ""
