@@ -172,6 +172,13 @@ def kills(rounds: int) -> None:
         sys.exit(code)
 
 
+def multirun(rounds: int) -> None:
+    """Jobs per second of this launcher and of others, on tiny jobs."""
+    from bench_multirun import main
+
+    main(max(1, rounds // 3))
+
+
 def fingerprint(rounds: int) -> None:
     """How fast parameters are digested, against reading the same memory, one core."""
     import numpy as np
@@ -212,7 +219,7 @@ def drift(_rounds: int) -> None:
 
 if __name__ == "__main__":
     parts: dict[str, Callable[[int], None]] = {
-        f.__name__: f for f in (start, steps, levels, checkpoints, ranks, fingerprint, repeat, drift, kills)
+        f.__name__: f for f in (start, steps, levels, checkpoints, ranks, multirun, fingerprint, repeat, drift, kills)
     }
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     default = [part for part in parts if part != "kills"]  # 200 take minutes: `kills -n 200`

@@ -23,7 +23,7 @@ from verbatim.errors import VerbatimError
 VARIANTS = ("cpu", "cuda")
 NAMES = ("tools", "audit", *VARIANTS)
 # Optional, beside whichever variant: they pin only what it does not have. Installed by `verbatim.extras`.
-EXTRAS = ("ray", "trackers")
+EXTRAS = ("ray", "trackers", "bench")
 # What may differ between the variants: torch and what its CUDA build brings.
 GPU_ONLY = re.compile(r"torch|triton|nvidia-.+|cuda-.+")
 COMPILE = "nox -s lock"
