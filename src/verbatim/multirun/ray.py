@@ -54,11 +54,13 @@ class Ray:
             raise VerbatimError(f"hydra.launcher.address={address}", expected="a Ray cluster that answers", found=str(error).strip().partition("\n")[0], then=f"ray start --head; or {MODE}=token in your shell, where it asks for a token; or hydra.launcher.address=null for one on this machine") from None  # fmt: skip
         finally:
             signal.signal(signal.SIGTERM, before)  # Ray's own would end this process at once
+        self._head = ray.get_runtime_context().gcs_address
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         self._running: dict[Any, Job] = {}
         self._ended: list[Ended] = []
 
     def start(self, jobs: Sequence[Job]) -> None:
+        self._refuse_gone()
         most = max((node["Resources"].get("CPU", 0.0) for node in self._ray.nodes() if node["Alive"]), default=0.0)
         for job in jobs:
             if self._here and job.threads > most:
@@ -84,6 +86,16 @@ class Ray:
             for task in ready:
                 self._ended.append(Ended(index=self._running.pop(task).index, lost=self._lost(task)))
 
+        else:
+            self._refuse_gone()
+
+    def _refuse_gone(self) -> None:
+        """A minute after its head has gone, Ray ends this process without a word."""
+        try:
+            _reach(self._head)
+        except OSError as error:
+            raise VerbatimError(f"ray at {self._head}", expected="it to answer", found=error.strerror or error, then="the same command again, once it does: runs go on from their checkpoints") from None  # fmt: skip
+
     def _lost(self, task: Any) -> str:
         errors = self._ray.exceptions
         try:
@@ -105,8 +117,9 @@ class Ray:
         for task in self._running:
             self._ray.cancel(task, force=False)  # KeyboardInterrupt in `_job`; what waits is dropped
         deadline_s = time.monotonic() + GRACE_S + END_S
-        while self._running and time.monotonic() < deadline_s:
-            self._look(1.0)
+        with contextlib.suppress(VerbatimError):  # nobody is left to ask
+            while self._running and time.monotonic() < deadline_s:
+                self._look(1.0)
 
     def close(self) -> None:
         if self._running:

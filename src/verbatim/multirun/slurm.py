@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ SHARED = (
     "gpus_per_node",
     *TASKS,
 )  # submitit writes `slurm_` before all others
+ITS_PYTHON = "\0"  # the node's own; no word of a command can be that
 
 LOST = {
     "BOOT_FAIL": "its node did not boot",
@@ -67,9 +69,7 @@ class Slurm:
         # Where srun starts ranks, it is they who are told; else the job's first process alone, which tells its own ranks.
         sent = f"{'B:' if self._single else ''}TERM@{signal_delay_s}"
         self._sbatch = {"signal": sent, "no_requeue": True} | self._parameters.pop("additional_parameters", {})
-        self._running: dict[
-            str, tuple[Job, Path]
-        ] = {}  # Slurm's own name of it, as 12_3 → the job, what Slurm says of it
+        self._running: dict[str, tuple[Job, Path]] = {}  # as Slurm names it, 12_3 → the job, and what Slurm says of it
         self._ended: list[Ended] = []
         self._asked_s = self._answered_s = 0.0
         self._folders: set[Path] = set()
@@ -87,6 +87,7 @@ class Slurm:
         except ImportError:
             raise VerbatimError("submitit", expected="it in the environment", found="nothing there", then="nox -s env") from None  # fmt: skip
 
+        python = self._python or shlex.quote(sys.executable)
         folder = jobs[0].at.parent / "slurm"
         self._folders.add(folder)
         given = {"cpus_per_task": threads, "name": "verbatim", "use_srun": False, "stderr_to_stdout": True}
@@ -95,7 +96,7 @@ class Slurm:
         each = [(self._command(j), str(j.folder), j.variables(), str(j.log)) for j in jobs]
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # what sbatch says is in its exception, too
-                executor = submitit.AutoExecutor(folder, "slurm", slurm_python=f"exec {self._python or sys.executable}")
+                executor = submitit.AutoExecutor(folder, "slurm", slurm_python=f"exec {python}")
                 executor.update_parameters(**prefixed)
                 submitted = executor.map_array(become, *zip(*each, strict=True))
         except (NameError, AssertionError) as error:  # a parameter that there is not, or of another type
@@ -106,8 +107,11 @@ class Slurm:
             self._running[queued.job_id] = (job, queued.paths.stdout)
 
     def _command(self, job: Job) -> list[str]:
-        """With several tasks, srun starts a rank in each. An empty word is for the node's own Python."""
-        command = ["" if self._python and job.command[0] == sys.executable else job.command[0], *job.command[1:]]
+        """With several tasks, srun starts a rank in each."""
+        command = [
+            ITS_PYTHON if self._python and job.command[0] == sys.executable else job.command[0],
+            *job.command[1:],
+        ]
         return command if self._single else ["srun", "--kill-on-bad-exit=1", "/bin/sh", "-c", RANK, "sh", *command]
 
     def wait(self, timeout_s: float) -> list[Ended]:
@@ -174,7 +178,7 @@ def become(command: list[str], folder: str, variables: dict[str, str], log: str)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    words = [word or sys.executable for word in command]
+    words = [sys.executable if word == ITS_PYTHON else word for word in command]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SUBMITIT_")}
     os.execvpe(words[0], words, kept | variables)
 
