@@ -198,7 +198,7 @@ def containers(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def engines(session: nox.Session) -> None:
-    """Test the Slurm and Ray launchers on real ones, started here (6 min): `nox -s engines -- -x`."""
+    """Test the Slurm and Ray launchers on real ones, started here (4 min): `nox -s engines -- -x`."""
     _python(session, "-m", "pytest", "tests/engines", *session.posargs)
 
 

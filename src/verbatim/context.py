@@ -34,7 +34,8 @@ def names(root: Path) -> list[str]:
 
 def left_out(root: Path, listed: list[str]) -> list[str]:
     """Source and configuration files that git knows, or would, and the context lacks: an image without them can't run."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "src/*.py", "configs/*.yaml"]
+    kinds = ("src/*.py", "src/*.json", "src/*.css", "src/*.js", "configs/*.yaml")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *kinds]
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     return sorted({name for name in result.stdout.split("\0") if name and (root / name).is_file()} - set(listed))
 

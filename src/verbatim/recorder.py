@@ -146,7 +146,7 @@ class Run:
         if not self.ranks.first or self.record.code["reason"]:
             return
         named = resume.wanted(str(self._machine("resume", resume.AUTO)))
-        if not (found := resume.find(self._runs, self.record, named)):
+        if not (found := resume.find(self._runs, self.record, named, self.progress.warn)):
             return
         resume.leave(self.folder, self._root, self.record.code["ref"], self.progress.warn)
         self.folder, old, self._lock = found
@@ -230,8 +230,9 @@ class Run:
         self.record.environment |= {"ranks": self.ranks.world, "workers": self._settings.workers}
         resume.refuse_other_bits(self.record)
         self.ranks.join(device)
-        probe = {} if self._settings.level == "seeded" else {"numerics probe": self.record.environment["probe"]}
-        self.ranks.agree(self.record.recipe_parts | probe)
+        found = self.record.environment
+        bits = {"numerics probe": found["probe"], "GPU": str(found["gpu"])} if self._settings.level != "seeded" else {}
+        self.ranks.agree(self.record.recipe_parts | bits)
         self._write()
 
     def watches(self, parameters: "Mapping[str, Tensor]", buffers: "Mapping[str, Tensor]") -> None:

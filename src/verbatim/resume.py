@@ -41,8 +41,12 @@ def hold(folder: Path) -> IO[str] | None:
     return None
 
 
-def find(runs: Path, new: Record, named: str) -> tuple[Path, Record, IO[str]] | None:
-    """The newest unfinished run of `new`'s recipe, taken; or the named one, which must be of this recipe."""
+def find(
+    runs: Path, new: Record, named: str, note: Callable[[str], None] = print
+) -> tuple[Path, Record, IO[str]] | None:
+    """The newest unfinished run of `new`'s recipe, taken; or the named one, which must be of this recipe. `note` is told of one that only
+    its code tells from it: a person may have meant to go on."""
+    passed_over = ""
     if named == NEVER:
         return None
     for folder in _named(named, runs) if named != AUTO else _unfinished(runs):
@@ -61,6 +65,8 @@ def find(runs: Path, new: Record, named: str) -> tuple[Path, Record, IO[str]] | 
         different = _difference(old, new)
         if different and named != AUTO:
             raise VerbatimError(f"machine.resume={named}", expected="a checkpoint of this recipe", found=f"one of another: {different}", then=f"add machine.resume={NEVER}")  # fmt: skip
+        if different and not passed_over and not _difference(dataclasses.replace(old, code=new.code), new):
+            passed_over = folder.name
         if not different and (lock := hold(folder)):
             old = record.read(folder)  # again: until now another process may have been at it, and ended it
             if old.state != "sealed":
@@ -71,6 +77,8 @@ def find(runs: Path, new: Record, named: str) -> tuple[Path, Record, IO[str]] | 
             raise VerbatimError(
                 f"machine.resume={named}", expected="a run that ended early", found="another process is at it"
             )
+    if passed_over:
+        note(f"{passed_over} ended early, and is not gone on with: the code is another since")
     return None
 
 
@@ -109,6 +117,8 @@ def _difference(old: Record, new: Record) -> str:
 def leave(folder: Path, root: Path, ref: str, note: Callable[[str], None]) -> None:
     """Remove the folder that was claimed for a run that goes on in another, and the ref that kept its code."""
     shutil.rmtree(folder, ignore_errors=True)
+    if not (root / ".git").exists():  # an image: its code is kept elsewhere
+        return
     try:
         code.git(root, "update-ref", "-d", ref)
     except (subprocess.CalledProcessError, FileNotFoundError) as error:  # the code stays kept: no harm
@@ -136,7 +146,7 @@ def _part(run: Record, now: str) -> dict[str, Any]:
     return {
         "started": earlier[-1]["resumed"] if earlier else run.started, "resumed": now, "ended": run.reason or "killed",
         "wall_s": max(0.0, round(wall_s, 3)), "host": found.get("host", ""), "cpu": found.get("cpu", {}).get("model", ""),
-        "probe": found.get("probe", ""), "ranks": found.get("ranks", 1),
+        "probe": found.get("probe", ""), "gpu": found.get("gpu"), "ranks": found.get("ranks", 1),
     }  # fmt: skip
 
 
@@ -152,8 +162,14 @@ def refuse_other_bits(run: Record) -> None:
     """Level `exact` holds on one kind of machine: a run that began on another would be of two minds. It is the first start that
     counts: later ones went on with its bits, or were refused here."""
     began = [part for part in run.resumed if part["probe"]]
-    if run.level == "exact" and began and began[0]["probe"] != run.environment["probe"]:
+    if run.level != "exact" or not began:
+        return
+    first, here = began[0], run.environment
+    found = "another numerics probe here" if first["probe"] != here["probe"] else ""
+    if first.get("gpu") != here.get("gpu"):
+        found = f"another GPU, driver or library here: {here.get('gpu') or 'none'}"
+    if found:
         raise VerbatimError(
-            "determinism=exact", expected=f"a machine that computes the bits that {run.run} began with ({began[0]['cpu']})",
-            found="another numerics probe here", then=f"go on there; or start anew, add machine.resume={NEVER} (determinism=portable goes on anywhere)",
+            "determinism=exact", expected=f"a machine that computes the bits that {run.run} began with ({first.get('gpu') or first['cpu']})",
+            found=found, then=f"go on there; or start anew, add machine.resume={NEVER} (determinism=portable goes on anywhere)",
         )  # fmt: skip

@@ -180,3 +180,26 @@ def test_without_slurm_it_says_where_to_go(monkeypatch, tmp_path):
 
     with pytest.raises(VerbatimError, match=r"^sbatch: expected it on the PATH, .* found nothing there\n  next: "):
         Slurm()
+
+
+@pytest.mark.parametrize(
+    ("line", "lost"),
+    [
+        ("12_3|COMPLETED|0|", ""),
+        ("12_3|FAILED|256|", ""),
+        ("12_3|FAILED|11|", ""),  # SIGSEGV, as squeue says it
+        ("12_3|FAILED|0:11", ""),  # as sacct says it
+        ("12_3|FAILED|9|", "killed (SIGKILL): out of memory, or by a person"),
+        ("12_3|FAILED|0:9", "killed (SIGKILL): out of memory, or by a person"),
+        ("12_3|FAILED|143:0", "asked to end (SIGTERM): its time limit, preemption, or a person"),
+        ("12_3|OUT_OF_MEMORY|0:125", "out of memory"),
+        ("12_3|PREEMPTED|0:0", "preempted"),
+        ("12_3|TIMEOUT|0:0", "its time limit"),
+        ("12_3|NODE_FAIL|0|", "its node failed"),
+        ("12_3|CANCELLED by 1000|0:15", "cancelled"),
+    ],
+)
+def test_the_end_of_a_job_is_read_from_what_squeue_or_sacct_prints(line, lost):
+    ((name, state),) = slurm._states(line)
+
+    assert (name, slurm._lost(*state)) == ("12_3", lost)

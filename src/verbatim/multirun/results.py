@@ -48,7 +48,8 @@ class Job:
             ledger.state(run),
             run.reason,
         )
-        self.metrics, self.wall_s, self.outcome, self.recipe = dict(run.metrics), run.wall_s, run.outcome, run.recipe
+        self.metrics = {name: value for name, value in run.metrics.items() if isinstance(value, int | float)}
+        self.wall_s, self.outcome, self.recipe = run.wall_s, run.outcome, run.recipe
         self.epochs = epochs(path)
         if self.state == "sealed":
             value = run.metrics.get(objective)

@@ -113,12 +113,7 @@ class Table:
         groups = [g for g in spread.groups(everything["jobs"], self._goal) if len(g.values) > 1]
         if groups:
             self.console.print(spread_table(groups[:SHOWN], self._objective))
-        wrong = [job for job in everything["jobs"] if job["state"] != "sealed" or job["different"]]
-        for job in wrong[:SHOWN]:
-            if job["different"]:
-                self.say(f"≠ job {job['job']}: {job['folder']} gave {job['outcome']}, {job['different']}, of the same recipe: nox -s compare says where", "bold red")  # fmt: skip
-            elif job["state"] not in ("waiting", "running", *(["interrupted"] if stopped else [])):
-                self.say(f"{job['state']}: {job['train']}: {_line(job['reason'])}", COLOURS.get(job["state"], ""))
+        self._wrong(everything, stopped=stopped)
         rows = {}
         if best:
             rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {' '.join(best[0]['overrides'])}"
@@ -134,6 +129,24 @@ class Table:
         for name, value in rows.items():
             grid.add_row(Text(name), Text(value))
         self.console.print(grid)
+
+    def _wrong(self, everything: dict[str, Any], *, stopped: bool) -> None:
+        """Jobs that gave another outcome; and, by their reasons, those that gave none, each with the command that makes it alone."""
+        quiet = ("sealed", "waiting", "running", *(["interrupted"] if stopped else []))
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for job in everything["jobs"]:
+            if job["different"]:
+                self.say(
+                    f"≠ job {job['job']}: {job['folder']} gave {job['outcome']}, {job['different']}, of the same recipe", "bold red"
+                )  # fmt: skip
+            if job["state"] not in quiet:
+                reasons.setdefault((job["state"], _line(job["reason"])), []).append(job["train"])
+        for (state, reason), commands in reasons.items():
+            self.say(f"{len(commands)} {state}: {reason}", COLOURS.get(state, ""))
+            for command in commands[:SHOWN]:
+                self.say(f"  {command}")
+            if len(commands) > SHOWN:
+                self.say(f"  {len(commands) - SHOWN} more: the report has them all")
 
 
 def jobs_table(jobs: list[dict[str, Any]], varied: dict[int, list[str]], objective: str) -> Grid:

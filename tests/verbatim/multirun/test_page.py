@@ -125,6 +125,7 @@ def test_what_users_wrote_stays_text(folder):
     read = Read(page(results, folder))
 
     assert read.words.count(HOSTILE) > 8
+    assert "<" not in read.inside["script"][0]  # a browser ends a script at `</script` and a blank
     assert read.data["curves"]["metrics"][0]["name"] == HOSTILE
     assert "1 gave other bits than before" in read.words
 
