@@ -6,6 +6,7 @@ process that needs them puts that folder behind its `sys.path`: what the environ
 
 import importlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -22,8 +23,9 @@ def place(root: Path, name: str) -> Path:
     return root / ".nox" / "extra" / name
 
 
-def use(name: str, root: Path = ROOT) -> None:
-    """Let this process import what an optional lock holds. Refused where it is not installed as that lock names it."""
+def use(name: str, root: Path = ROOT, *, children: bool = False) -> None:
+    """Let this process import what an optional lock holds, and with `children` the processes that it starts as well. Refused where it
+    is not installed as that lock names it."""
     if found := problems(root, name):
         raise VerbatimError(
             f"the packages of requirements/{name}.txt", expected="all of them, as locked", found=install.listed(found),
@@ -33,6 +35,9 @@ def use(name: str, root: Path = ROOT) -> None:
     if folder not in sys.path:
         sys.path.append(folder)
         importlib.invalidate_caches()
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if children and folder not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, paths), folder])
 
 
 def ensure(root: Path, name: str) -> Path:

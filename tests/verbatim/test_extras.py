@@ -199,3 +199,16 @@ def test_without_its_files_an_optional_lock_is_not_missed(tmp_path):
 
     assert lock.names(tmp_path) == lock.NAMES
     assert locks.sentences(tmp_path) == []
+
+
+def test_processes_that_are_started_find_them_too_where_they_are_meant_to(project):
+    (project / "requirements" / "ray.in").write_text("iniconfig\n")
+    ensure(project)
+    code = f"import os, sys; from pathlib import Path; from verbatim import extras; root = Path({str(project)!r})\n"
+    code += "extras.use('ray', root); before = os.environ['PYTHONPATH']; [extras.use('ray', root, children=True) for _ in '12']\n"
+    code += "print(before); print(os.environ['PYTHONPATH'])"
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+
+    before, after = done.stdout.splitlines()
+    assert before == ENVIRONMENT["PYTHONPATH"]
+    assert after == f"{before}{os.pathsep}{extras.place(project, 'ray')}"

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from verbatim import determinism
+from verbatim import determinism, extras
 from verbatim.errors import VerbatimError
 from verbatim.multirun import codes
 from verbatim.multirun.jobs import Ended, Job
@@ -38,6 +38,8 @@ class Ray:
         self._guarded = address is None and not {MODE, TOKEN} & os.environ.keys()
         if self._guarded:  # a Ray of our own listens on all interfaces, to us alone; left to itself it keeps a token in the home folder
             os.environ |= {MODE: "token", TOKEN: secrets.token_hex(32)}
+        with contextlib.suppress(VerbatimError):  # where it is not, a cluster's own may be on the path
+            extras.use("ray", children=True)
         try:
             import ray
         except ImportError:
