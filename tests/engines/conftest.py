@@ -1,6 +1,5 @@
 """Real clusters, started here and ended here, for everything in this folder."""
 
-import importlib.util
 import os
 import secrets
 import shutil
@@ -38,8 +37,7 @@ def cluster() -> Iterator[debian_slurm.Cluster]:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[ray_here.Nodes]:
     """A Ray whose head has two cores; this process is in its network."""
-    if not importlib.util.find_spec("ray"):  # not imported before its variables are set
-        pytest.skip("ray is not in the environment: nox -s env -- ray")
+    ray_here.need()
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: a socket's path may have 107 bytes
     nodes = ray_here.Nodes(folder)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -11,6 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from verbatim import extras
+from verbatim.errors import VerbatimError
+
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 PORT = 6379  # nobody else is in the namespace
 ADDRESS = f"127.0.0.1:{PORT}"
@@ -20,6 +25,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 class UnavailableError(Exception):
     """Why there is no Ray here."""
+
+
+def need() -> None:
+    """Ray, from its optional lock; skips the test without."""
+    try:
+        extras.use("ray", children=True)
+    except VerbatimError as why:
+        pytest.skip(str(why))
 
 
 @contextmanager

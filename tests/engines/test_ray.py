@@ -1,6 +1,5 @@
 """The engine `ray` on a real Ray: one that it starts itself, and nodes that were there before."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -134,8 +133,7 @@ def test_a_head_that_has_gone_is_said(tmp_path):
 
 def alone(text, folder, **variables) -> "subprocess.CompletedProcess[str]":
     """In a process of its own, which has not yet heard of Ray."""
-    if not importlib.util.find_spec("ray"):
-        pytest.skip("ray is not in the environment: nox -s env -- ray")
+    ray_here.need()
     kept = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("RAY_")}
     found = {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(folder)} | variables
     command = [sys.executable, "-c", text, str(folder)]
