@@ -1,6 +1,7 @@
 """One sweep on every launcher, with other numbers of jobs at once: the same outcomes, job by job."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ from verbatim.multirun import results
 JOBS = ("model=mlp", "model.hidden=[8]", "trainer.max_steps=12", "seed=range(0,6)", "optimizer.lr=1e-2,1e-3")
 
 
+def of_the_cluster():
+    """The variables by which a cluster is found, as its fixture has set them."""
+    return {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith(("SLURM", "RAY_"))}
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """`sweep(*words)`: the outcomes of the sweep, by the jobs' settings; each call runs all of it again."""
@@ -20,7 +26,7 @@ def sweep(tmp_path_factory):
 
     def call(*words):
         places = (f"paths.runs={folder}/runs", f"paths.sweeps={folder}/sweeps")
-        done = python("-m", "experiment.train", "--multirun", "--again", *places, *JOBS, *words)
+        done = python("-m", "experiment.train", "--multirun", "--again", *places, *JOBS, *words, **of_the_cluster())
         assert done.returncode == 0, done.stdout + done.stderr  # not so where a recipe gave two outcomes
         (path,) = (folder / "sweeps").glob(f"*/{results.FILE}")
         jobs = json.loads(path.read_text())["jobs"]
@@ -57,7 +63,7 @@ def test_on_ray(sweep, local, nodes, at_once):
 def test_a_sweep_that_began_here_goes_on_there(sweep, local, cluster):
     """It is one sweep wherever it runs: all jobs are found."""
     places = (f"paths.runs={sweep.folder}/runs", f"paths.sweeps={sweep.folder}/sweeps")
-    done = python("-m", "experiment.train", "--multirun", *places, *JOBS, "hydra/launcher=slurm")
+    done = python("-m", "experiment.train", "--multirun", *places, *JOBS, "hydra/launcher=slurm", **of_the_cluster())
 
     assert done.returncode == 0
     assert "12 with a sealed outcome already" in done.stdout
