@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import python
+from conftest import ENVIRONMENT, python
 from engines import ray_here
 from verbatim import record
 from verbatim.multirun import results
@@ -16,7 +16,11 @@ JOBS = ("model=mlp", "model.hidden=[8]", "trainer.max_steps=12", "seed=range(0,6
 
 def of_the_cluster():
     """The variables by which a cluster is found, as its fixture has set them."""
-    return {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith(("SLURM", "RAY_"))}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if ENVIRONMENT.get(name) != value and not name.startswith("PYTHON")
+    }
 
 
 @pytest.fixture(scope="module")

@@ -117,17 +117,17 @@ class Launcher(Plugin):
         written_s = time.monotonic()
         try:
             while waiting or running:
-                starting: list[results.Job] = []
-                while waiting and len(running) < engine.room:
+                starting: dict[int, results.Job] = {}
+                while waiting and len(running) + len(starting) < engine.room:
                     job = waiting.pop()
-                    if self._twin(job, running.values()):
+                    if self._twin(job, [*running.values(), *starting.values()]):
                         waiting.insert(0, job)
                         break
                     if not self._found(job):
-                        starting.append(job)
-                        running[job.index] = job
+                        starting[job.index] = job
                         tries[job.index] = tries.get(job.index, 0) + 1
-                engine.start([self._job(job) for job in starting])
+                engine.start([self._job(job, again=tries[index] > 1) for index, job in starting.items()])
+                running |= starting
                 for ended in engine.wait(WAIT_S):
                     job = running.pop(ended.index)
                     self._collect(job, ended)
@@ -147,6 +147,9 @@ class Launcher(Plugin):
                 engine.stop()
                 for job in running.values():
                     self._collect(job, Ended(index=job.index))
+            for job in todo:
+                if job.state == "running":  # the engine never took it
+                    job.state = "waiting"
             raise
 
     def _twin(self, job: results.Job, running: Any) -> bool:
@@ -162,9 +165,12 @@ class Launcher(Plugin):
         made: Engine = getattr(importlib.import_module(module), name)(**self._parameters)
         return made
 
-    def _job(self, job: results.Job) -> Job:
+    def _job(self, job: results.Job, *, again: bool) -> Job:
+        """`again`: after it was lost; then its log goes on as well."""
         plan, at = self._plans[job.index], self._folder.at(job.index)
         at.unlink(missing_ok=True)
+        if not again:
+            self._folder.log(job.index).unlink(missing_ok=True)
         job.state, job.reason = "running", ""
         command = (sys.executable, *launch.program(sys.orig_argv), *job.words)
         return Job(
