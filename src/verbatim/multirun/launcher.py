@@ -126,8 +126,9 @@ class Launcher(Plugin):
                     if not self._found(job):
                         starting[job.index] = job
                         tries[job.index] = tries.get(job.index, 0) + 1
-                engine.start([self._job(job, again=tries[index] > 1) for index, job in starting.items()])
-                running |= starting
+                if starting:
+                    engine.start([self._job(job, again=tries[index] > 1) for index, job in starting.items()])
+                    running |= starting
                 for ended in engine.wait(WAIT_S):
                     job = running.pop(ended.index)
                     self._collect(job, ended)
