@@ -154,20 +154,22 @@ def _sha256(value: str) -> dict[str, str]:
     return {"sha256": value.removeprefix("sha256:")}
 
 
-def write(folder: Path, record: Record) -> None:
+def write(folder: Path, record: Record, *, flush: bool = True) -> None:
     """Replace `record.json` in one step, on the disk before its name points to it."""
     text = json.dumps(statement(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / FILE, text.encode())
+    write_atomically(folder / FILE, text.encode(), flush=flush)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, flush to disk, rename: a reader, or a crash, finds the old bytes or the new ones, never a part."""
+def write_atomically(path: Path, data: bytes, *, flush: bool = True) -> None:
+    """Write beside, flush to disk, rename: a reader, or a crash, finds the old bytes or the new ones, never a part. Unflushed, that
+    holds for a crash of the process, and not for one of the machine."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)

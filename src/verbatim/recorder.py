@@ -118,7 +118,7 @@ class Run:
 
     def _begin(self) -> None:
         self._reserve()
-        self._write()  # at once: whatever happens from here on leaves a trace of itself
+        self._write(flush=False)  # at once: whatever happens from here on leaves a trace of itself
         determinism.set_variables(self._settings)
         self.record.code = asdict(code.capture(self._root, self.record.run if self.ranks.first else ""))
         self.record.environment = environment.describe(self._root)
@@ -129,7 +129,7 @@ class Run:
             (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self._config, resolve=True))
             self._epochs = epochs.Epochs(self.folder)
         self._warn()
-        self._write()
+        self._write(flush=False)
         determinism.set_switches(self._settings, self._config.seed, self._note_unlisted)
 
     def _reserve(self) -> None:
@@ -137,9 +137,10 @@ class Run:
             with (self.folder / RESERVE).open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
 
-    def _write(self) -> None:
+    def _write(self, *, flush: bool = True) -> None:
+        """Flushed once the recipe is complete: a run without it can't be gone on with."""
         if self.ranks.first:
-            record.write(self.folder, self.record)
+            record.write(self.folder, self.record, flush=flush)
 
     def _go_on(self) -> None:
         """Where a run of this recipe ended early, it is this run: its folder, its name, its code."""

@@ -63,6 +63,6 @@ def tell(*, run: Path | None = None, steps: int = 0) -> None:
     if not (at := os.environ.get(AT)):
         return
     if run:
-        record.write_atomically(Path(at), f"{run}\n".encode())
+        record.write_atomically(Path(at), f"{run}\n".encode(), flush=False)
     if steps:
         Path(at).with_suffix(".steps").write_text(str(steps))
