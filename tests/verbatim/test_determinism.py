@@ -25,16 +25,16 @@ def test_more_threads_than_cores_are_refused():
 
 
 def test_the_workspace_of_cublas_is_fixed_at_exact_only():
-    assert "CUBLAS_WORKSPACE_CONFIG" in variables(Determinism(level="exact", threads=1))
-    assert "CUBLAS_WORKSPACE_CONFIG" not in variables(Determinism(level="seeded", threads=1))
+    assert "CUBLAS_WORKSPACE_CONFIG" in variables("exact", 1)
+    assert "CUBLAS_WORKSPACE_CONFIG" not in variables("seeded", 1)
 
 
 def test_portable_caps_every_library_and_the_others_none():
-    wanted = variables(Determinism(level="portable", threads=1))
+    wanted = variables("portable", 1)
 
     assert wanted.items() >= portable.VARIABLES.items()
     for level in ("seeded", "exact"):
-        assert not variables(Determinism(level=level, threads=1)).keys() & (
+        assert not variables(level, 1).keys() & (
             portable.VARIABLES.keys() - THREAD_VARIABLES
         )
     assert {*wanted, *portable.ABSENT} <= {*PROCESS_VARIABLES}
@@ -131,7 +131,7 @@ def test_torch_loaded_too_early_is_refused_at_portable_and_who_loaded_it_is_name
 
 
 def test_torch_loaded_early_under_the_right_variables_is_fine():
-    right = variables(Determinism(level="exact", threads=1))
+    right = variables("exact", 1)
     done = python("-c", APPLY.format(level="exact", before="import torch"), **right)
 
     assert done.returncode == 0, done.stderr

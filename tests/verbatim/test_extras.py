@@ -115,7 +115,7 @@ def test_what_is_not_installed_is_no_drift_and_says_how_to_get_it(project):
     assert str(error.value) == (
         "the packages of requirements/ray.txt: expected all of them, as locked, found not there\n  next: nox -s env -- ray"
     )
-    with pytest.raises(VerbatimError, match="rays: expected one of ray, trackers, found rays"):
+    with pytest.raises(VerbatimError, match="rays: expected one of ray, trackers, bench, found rays"):
         extras.ensure(project, "rays")
 
 

@@ -29,12 +29,12 @@ def test_of_more_threads_only_what_differs_is_kept():
 @pytest.mark.parametrize(
     ("found", "claim"),
     [
-        ([], "tested by emulation: no real Intel and no real AMD machine has confirmed it yet"),
+        ([], "not yet tested by emulation: no real Intel and no real AMD machine has confirmed it yet"),
         ([PLAYED, replace(PLAYED, cpu="EPYC", vendor="AuthenticAMD")], "tested by emulation: no real Intel and no real AMD machine has confirmed it yet"),
         ([AMD, PLAYED], "tested by emulation: no real Intel machine has confirmed it yet"),
-        ([INTEL], "tested by emulation: no real AMD machine has confirmed it yet"),
+        ([INTEL], "not yet tested by emulation: no real AMD machine has confirmed it yet"),
         ([INTEL, AMD], "confirmed on real Intel and real AMD machines"),
-        ([replace(INTEL, operators="of another table"), AMD], "tested by emulation: no real Intel machine has confirmed it yet"),
+        ([replace(INTEL, operators="of another table"), AMD], "not yet tested by emulation: no real Intel machine has confirmed it yet"),
     ],
 )  # fmt: skip
 def test_the_claim_is_what_real_machines_of_both_makers_have_confirmed(found, claim):
