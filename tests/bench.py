@@ -165,18 +165,21 @@ def ranks(rounds: int) -> None:
 
 
 def kills(rounds: int) -> None:
-    """As many trainings ended at random moments as rounds are asked for; all must end as if nothing had happened."""
-    from bench_kills import main
+    """Trainings ended at random moments, as often as rounds are asked for, and sweeps, a tenth as often; all must end as if nothing had
+    happened."""
+    import bench_kills
+    import bench_multirun
 
-    if code := main(rounds):
+    if code := bench_kills.main(rounds) or bench_multirun.kills(-(-rounds // 10)):
         sys.exit(code)
 
 
 def multirun(rounds: int) -> None:
-    """Jobs per second of this launcher and of others, on tiny jobs."""
-    from bench_multirun import main
+    """Jobs per second of this launcher and of others, on tiny jobs; then a thousand, made and found again."""
+    from bench_multirun import main, many
 
     main(max(1, rounds // 3))
+    many()
 
 
 def fingerprint(rounds: int) -> None:

@@ -4,7 +4,9 @@ The job is the same for all: a model of one layer, four steps. Once bare torch, 
 process per job get fewer jobs. The plugins are of an optional lock: `nox -s env -- bench`.
 """
 
+import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -98,6 +100,71 @@ def main(rounds: int, jobs: int = 100) -> None:
         for way, found in rates.items():
             rate = statistics.median(found)
             print(f"{way:34}{rate:10.2f}{1e3 / rate:10.0f}   {ours / rate:.2f}")
+
+
+def many(jobs: int = 1000) -> None:
+    """A sweep of many small runs; then the same command again, which finds them all. And the memory of the process that follows them."""
+    with tempfile.TemporaryDirectory() as folder:
+        small = ("model=mlp", "model.hidden=[8]", "trainer.max_steps=1", "machine.checkpoints=0")
+        print(f"\n{'small runs':>12}{'made in':>12}{'ms/run':>10}{'found in':>12}{'peak memory of the launcher':>32}")
+        for count in (jobs // 10, jobs):
+            command = [*_multirun(Path(folder), *small), f"seed=range(0,{count})"]
+            times = []
+            for _ in range(2):
+                began = time.perf_counter()
+                process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+                _, status, usage = os.wait4(process.pid, 0)
+                times.append(time.perf_counter() - began)
+                if status:
+                    sys.exit(f"{' '.join(command)}: status {status}")
+            new = count - (0 if count < jobs else jobs // 10)
+            print(
+                f"{count:12,}{times[0]:10.1f} s{times[0] / new * 1e3:10.0f}{times[1]:10.2f} s{usage.ru_maxrss / 1024:28.0f} MiB"
+            )
+
+
+def kills(number: int = 20) -> int:
+    """SIGKILL of a sweep at random moments, and the same command again until it ends; the table must be that of one left alone, with
+    no recipe sealed twice. 1 where it is not."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from verbatim import record
+
+    words = ("model=mlp", "trainer.epochs=60", "machine.checkpoints=0.3", "seed=range(0,4)", "optimizer.lr=1e-2,1e-3")
+    chance, killed, wrong, sweeps = random.Random(11), 0, 0, 0
+
+    def table(folder: Path) -> list[tuple[str, ...]]:
+        (found,) = (folder / "sweeps").glob("*/results.json")
+        return [(" ".join(j["overrides"]), j["state"], j["outcome"]) for j in json.loads(found.read_text())["jobs"]]
+
+    with tempfile.TemporaryDirectory() as name:
+        alone = Path(name) / "alone"
+        began = time.perf_counter()
+        subprocess.run(_multirun(alone, *words), cwd=ROOT, check=True, capture_output=True)
+        took_s = time.perf_counter() - began
+        while killed < number:
+            folder, sweeps = Path(name) / str(killed), sweeps + 1
+            while True:
+                process = subprocess.Popen(_multirun(folder, *words), cwd=ROOT, stdout=subprocess.DEVNULL)
+                try:
+                    process.wait(chance.uniform(0.3, took_s) if killed < number else None)
+                    break
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    killed += 1
+            runs = [record.read(path) for path in (folder / "runs").iterdir()]
+            sealed = [run.recipe for run in runs if run.state == "sealed"]
+            same = table(folder) == table(alone) and len(sealed) == len(set(sealed)) and not process.returncode
+            wrong += not same
+    print(
+        f"\n{sweeps} sweeps of 8 runs, {killed} times killed: {sweeps - wrong} with the table of one left alone and no recipe sealed twice"
+    )
+    return int(wrong > 0)
+
+
+def _multirun(folder: Path, *words: str) -> list[str]:
+    places = (f"paths.runs={folder}/runs", f"paths.sweeps={folder}/sweeps")
+    return [sys.executable, "-m", "experiment.train", "--multirun", *places, *words]
 
 
 def _ways(folder: Path, kind: str, jobs: int) -> dict[str, tuple[int, Callable[[], None]]]:

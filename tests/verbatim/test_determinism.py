@@ -34,9 +34,7 @@ def test_portable_caps_every_library_and_the_others_none():
 
     assert wanted.items() >= portable.VARIABLES.items()
     for level in ("seeded", "exact"):
-        assert not variables(level, 1).keys() & (
-            portable.VARIABLES.keys() - THREAD_VARIABLES
-        )
+        assert not variables(level, 1).keys() & (portable.VARIABLES.keys() - THREAD_VARIABLES)
     assert {*wanted, *portable.ABSENT} <= {*PROCESS_VARIABLES}
 
 
