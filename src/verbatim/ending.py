@@ -1,4 +1,5 @@
-"""How a run is asked to end: SIGTERM, from Slurm, Kubernetes, Codespaces or `kill`. It ends at a safe place where there is one soon."""
+"""How a run is asked to end: Ctrl-C, or SIGTERM from Slurm, Kubernetes, Codespaces or `kill`. It ends at a safe place where there is one
+soon: an exception may be raised where Python can only drop it (in a callback of torch's, say), and the run would go on."""
 
 import signal
 from types import FrameType
@@ -10,15 +11,22 @@ GRACE_S = 10.0  # what a step may take until its end; those who ask give 20 s or
 
 
 class Ending:
-    """While `safe`, the first SIGTERM only sets `asked`; the training loop looks, leaves a checkpoint and raises `Interrupted`. A second
-    one, or `GRACE_S` without a safe place, raises it at once: the last checkpoint stands."""
+    """While `safe`, the first signal only sets `asked`; the training loop looks, leaves a checkpoint and raises `error`. A second one, or
+    `GRACE_S` without a safe place, raises it at once: the last checkpoint stands."""
 
     def __init__(self) -> None:
-        self.asked = self.safe = False
+        self.asked, self.safe = 0, False
         self._before: dict[int, Any] = {}
 
     def watch(self) -> None:
-        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._ask)}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            if before is not signal.SIG_IGN:  # as a shell starts what runs in the background
+                self._before[number] = signal.signal(number, self._ask)
+
+    @property
+    def error(self) -> BaseException:
+        return KeyboardInterrupt() if self.asked == signal.SIGINT else Interrupted()
 
     def ignore(self) -> None:
         """A second Ctrl-C must not break a seal."""
@@ -33,12 +41,12 @@ class Ending:
             signal.signal(number, handler)
         self._before = {}
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        if self.asked or not self.safe:
-            raise Interrupted
-        self.asked = True
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        again, self.asked = bool(self.asked), number
+        if again or not self.safe:
+            raise self.error
         signal.signal(signal.SIGALRM, self._too_late)
         signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
     def _too_late(self, _number: int, _frame: FrameType | None) -> None:
-        raise Interrupted
+        raise self.error

@@ -290,7 +290,7 @@ class Run:
             return list(mine)
         import torch
 
-        said = torch.tensor([*mine, self._ending.asked], dtype=torch.float64)
+        said = torch.tensor([*mine, bool(self._ending.asked)], dtype=torch.float64)
         rows = self.ranks.gather(said).view(self.ranks.world, -1)
         self._stop = self._stop or bool(rows[:, -1].any())
         return [float(x) for x in rows[:, :-1].reshape(-1)]
@@ -298,11 +298,11 @@ class Run:
     def checkpoint(self, *, epoch: bool = False) -> None:
         """Where training can go on from: after a step, or (`epoch`) between two epochs. Most calls return at once: a checkpoint is due
         when those before took less than `machine.checkpoints` of the time, and within an epoch once a minute."""
-        stop = self._stop if self.ranks.world > 1 else self._ending.asked
+        stop = self._stop if self.ranks.world > 1 else bool(self._ending.asked)
         if self._checkpoints and (stop or self._checkpoints.due(epoch=epoch)):
             self._checkpoints.write(self._step, self._state(), self._saved, flush=stop)
         if stop:
-            raise Interrupted
+            raise self._ending.error
 
     def _state(self) -> dict[str, Any]:
         assert self._trace  # noqa: S101 — the first rank's, since `keeps`
