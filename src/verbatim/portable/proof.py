@@ -263,9 +263,8 @@ def _add(table: Table, done: list[Way]) -> None:
         if way.name != "this machine" and not way.cpu:
             continue
         if way.cpu and not version:
-            version = re.findall(
-                r"[\d.]+", subprocess.run([_qemu(), "--version"], capture_output=True, text=True, check=False).stdout
-            )[1]
+            told = subprocess.run([_qemu(), "--version"], capture_output=True, text=True, check=False).stdout
+            version = re.findall(r"version ([\d.]+)", told)[0]
         played = "AuthenticAMD" if way.cpu.startswith(("EPYC", "Opteron")) else "GenuineIntel"
         vendor = played if way.cpu else here["cpu"]["vendor"]
         new = Witness(
