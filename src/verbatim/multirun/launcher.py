@@ -83,7 +83,7 @@ class Launcher(Plugin):
         self._folder.write(RECIPES, self._planner.remembered)
         todo = [job for job in self._jobs[first:] if not self._found(job)]
         self._begun = True
-        self._table.begin(self._jobs, len(todo), continued=self._folder.continued)
+        self._table.begin(self._jobs, first, len(todo), continued=self._folder.continued)
         with sigterm_raises():
             try:
                 if todo:

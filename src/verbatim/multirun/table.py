@@ -31,19 +31,20 @@ class Table:
         self._all: list[results.Job] = []
         self._began: dict[int, tuple[float, float]] = {}
         self._varied: list[list[str]] = []
-        self._ended, self._ended_s = 0, time.monotonic()
+        self._ended = 0
 
     def planning(self, jobs: int) -> None:
         if self.console.is_terminal and jobs % 100 == 0:
             self.console.print(f"planning {jobs:,} jobs …", end="\r")
 
-    def begin(self, jobs: list[results.Job], todo: int, *, continued: bool) -> None:
-        self._all, self._start_s, self._todo = jobs, time.monotonic(), todo
-        done = len(jobs) - todo
-        says = f"{folders.show(self._at)}: {len(jobs):,} job{'s' * (len(jobs) != 1)}"
-        if done:
+    def begin(self, jobs: list[results.Job], first: int, todo: int, *, continued: bool) -> None:
+        """`jobs`: all so far, of which those from `first` on are new (a search has them in batches), and `todo` must be run."""
+        self._all, self._start_s, self._ended = jobs, time.monotonic(), 0
+        new = len(jobs) - first
+        says = f"{folders.show(self._at)}: {new:,} {'more ' * (first > 0)}job{'s' * (new != 1)}"
+        if done := new - todo:
             says += f", {done:,} with a sealed outcome already, not run again (--again does)"
-        self.say(says + (", continued" if continued else ""))
+        self.say(says + (", continued" if continued and not first else ""))
         if self.console.is_terminal and todo:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
