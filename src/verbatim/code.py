@@ -35,6 +35,12 @@ def hold(root: Path) -> Code:
     return _held[root]
 
 
+def changed(root: Path) -> bool:
+    """Whether the code is another than `hold` found."""
+    held = _held.pop(root)
+    return capture(root, "").tree != held.tree
+
+
 def capture(root: Path, run_id: str) -> Code:
     """Write the working tree around `root` into git's object store and keep it under `refs/verbatim/<run_id>` (not without an id).
 

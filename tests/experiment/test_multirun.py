@@ -326,6 +326,28 @@ def test_a_full_disk_ends_the_sweep_and_it_goes_on_where_there_is_room(tmp_path)
         subprocess.run(["umount", small], check=True)
 
 
+def test_code_that_changes_meanwhile_is_told(tmp_path):
+    marker = ROOT / "src" / "experiment" / f"untracked_{os.getpid()}.py"
+    process = started(tmp_path, *LONG, "trainer.epochs=150", "seed=0,1")
+    try:
+        wait_for(lambda: steps_of(tmp_path), process)
+        marker.write_text("# a file that git does not know\n")
+        out = process.communicate()[0]
+    finally:
+        marker.unlink(missing_ok=True)
+
+    assert process.returncode == 1
+    assert "the code changed while the jobs ran: --again makes sure" in out
+
+
+def test_code_that_nobody_knows_is_like_no_other(sweep, tmp_path):
+    """Without git there is no recipe to find a run by."""
+    done = [sweep("seed=0,1", PATH=str(tmp_path)) for _ in range(2)]
+
+    assert [d.returncode for d in done] == [0, 0], done[0].stdout
+    assert "already" not in done[1].stdout
+
+
 def test_best_names_the_best_run_and_what_makes_it_again(sweep, tmp_path):
     sweep("seed=0,1,2", "multirun.objective=validation_accuracy")
     jobs = left(tmp_path)["jobs"]

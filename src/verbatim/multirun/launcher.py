@@ -225,6 +225,9 @@ class Launcher(Plugin):
         results.write_report(self._folder.path, everything)
         self._table.conclude(everything, stopped=self._stopped is not None)
         self._folder.close()
+        if code.changed(self._root):  # a module that a late job was the first to load is not what its record says
+            self._table.say("the code changed while the jobs ran: --again makes sure that their outcomes are of what they recorded", "bold red")  # fmt: skip
+            return 1
         return 0 if all(job.state == "sealed" and not job.different for job in self._jobs) else 1
 
 

@@ -67,11 +67,11 @@ class Planner:
 
 
 class Sealed:
-    """The sealed runs of a folder, by what their recipes are made of."""
+    """The sealed runs of a folder, by what their recipes are made of. Code that git does not know (`code` is empty) is like no other."""
 
     def __init__(self, runs: Path, code: str, lock: str) -> None:
         self._by_recipe: dict[tuple[str, str], list[Record]] = {}
-        for run in ledger.read(runs):
+        for run in ledger.read(runs) if code else ():
             if isinstance(run, Record) and run.state == "sealed":
                 parts = run.recipe_parts
                 if (parts["code"], parts["lock"]) == (code, lock):
