@@ -319,6 +319,8 @@ class Run:
         """
         if not self._model:
             raise VerbatimError("run.trace", expected="run.watches(parameters, buffers) before it", found="no model")
+        if self._ending.asked and not self._ending.safe:  # it was raised, and got lost
+            raise self._ending.error
         self._start_trace()
         self._step = step
         all_ = self._every > 0 and step % self._every == 0

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ENVIRONMENT, ROOT, python
-from verbatim import record
+from verbatim import checkpoint, record
 from verbatim.multirun import results
 
 SMALL = ("model=mlp", "model.hidden=[8]", "trainer.max_steps=5")
@@ -180,7 +180,7 @@ def steps_of(folder):
 
 def test_a_job_whose_process_is_killed_is_started_again_and_goes_on(tmp_path):
     process = started(tmp_path, *LONG, "trainer.epochs=150", "seed=0,1", "--at-once", "1")
-    wait_for(lambda: list((tmp_path / "runs").glob("*/checkpoints/*.safetensors")), process)
+    wait_for(lambda: any(checkpoint.found(path) for path in (tmp_path / "runs").glob("*")), process)
     victim = next((tmp_path / "runs").iterdir())
     os.kill(record.read(victim).environment["process"]["pid"], signal.SIGKILL)
     out = process.communicate()[0]
