@@ -119,12 +119,16 @@ class _Server:
 
     def heard(self) -> list[dict[str, Any]]:
         said = []
-        with contextlib.suppress(BlockingIOError):
+        try:
             while data := self.channel.recv(LIMIT_BYTES, socket.MSG_DONTWAIT):
                 said.append(json.loads(data))
                 if "code" in said[-1]:
                     self.jobs.discard(said[-1]["job"])
             self.gone = True  # an empty message is the end of the connection
+        except BlockingIOError:
+            pass
+        except ConnectionResetError:  # it was killed before it read all that it was told
+            self.gone = True
         return said
 
     def end(self) -> None:
