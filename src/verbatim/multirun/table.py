@@ -31,18 +31,18 @@ class Table:
         self._all: list[results.Job] = []
         self._began: dict[int, tuple[float, float]] = {}
         self._varied: list[list[str]] = []
-        self._ended, self._ended_s = 0, time.monotonic()
+        self._ended = 0
 
     def planning(self, jobs: int) -> None:
         if self.console.is_terminal and jobs % 100 == 0:
             self.console.print(f"planning {jobs:,} jobs …", end="\r")
 
-    def begin(self, jobs: list[results.Job], todo: int, *, continued: bool) -> None:
-        self._all, self._start_s, self._todo = jobs, time.monotonic(), todo
-        done = len(jobs) - todo
+    def begin(self, jobs: list[results.Job], todo: list[results.Job], found: int, *, continued: bool) -> None:
+        """`jobs`: all of the sweep so far; of those that are new, `todo` are to be run and so many were `found`."""
+        self._all, self._start_s, self._ended = jobs, time.monotonic(), 0
         says = f"{folders.show(self._at)}: {len(jobs):,} job{'s' * (len(jobs) != 1)}"
-        if done:
-            says += f", {done:,} with a sealed outcome already, not run again (--again does)"
+        if found:
+            says += f", {found:,} with a sealed outcome already, not run again (--again does)"
         self.say(says + (", continued" if continued else ""))
         if self.console.is_terminal and todo:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
@@ -123,12 +123,8 @@ class Table:
         left = [job for job in everything["jobs"] if job["state"] != "sealed"]
         if left:
             rows["go on" if stopped else "rerun"] = f"{everything['command']}  ({len(left)} of {len(everything['jobs'])} jobs are left)"  # fmt: skip
-        grid = Grid.grid(padding=(0, 2))
-        grid.add_column(style="bold")
-        grid.add_column(overflow="fold")
-        for name, value in rows.items():
-            grid.add_row(Text(name), Text(value))
-        self.console.print(grid)
+        for name, value in rows.items():  # no grid: one that is folded can't be copied
+            self.console.print(Text.assemble((f"{name:8}", "bold"), value), soft_wrap=True)
 
     def _wrong(self, everything: dict[str, Any], *, stopped: bool) -> None:
         """Jobs that gave another outcome; and, by their reasons, those that gave none, each with the command that makes it alone."""
@@ -182,7 +178,7 @@ def _progress(folder: Folder, job: int, objective: str) -> tuple[float, str]:
     run = folder.run(job)
     if not run:
         return 0.0, ""
-    rows = results.epochs(run)
+    rows = results.epochs(run, last=1)
     value = f"{rows[-1][objective]:.4f}" if rows and objective in rows[-1] else ""
     try:
         steps = int(folder.at(job).with_suffix(".steps").read_text())
