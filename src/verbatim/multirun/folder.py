@@ -45,6 +45,8 @@ class Folder:
             raise VerbatimError(
                 self.path, expected="that no other process is at this sweep", found="one that is", then="wait for it, or end it"
             ) from None  # fmt: skip
+        for left in (*self.path.glob(".*.*"), *self.path.glob("jobs/.*")):  # what a killed process was about to write
+            left.unlink()
 
     def at(self, job: int) -> Path:
         return self.path / "jobs" / str(job)
