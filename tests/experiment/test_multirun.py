@@ -310,6 +310,7 @@ def test_bad_input_is_refused_in_one_line(sweep, tmp_path, words, says):
     assert "Traceback" not in done.stdout + done.stderr
     if "f1" not in says:
         assert not (tmp_path / "runs").exists()
+        assert not list((tmp_path / "sweeps").glob("*"))
 
 
 def test_a_sweep_kept_as_a_file(sweep, tmp_path):

@@ -11,6 +11,7 @@ Whether a job is done is not kept here: its run's record says so.
 
 import fcntl
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +74,12 @@ class Folder:
 
     def close(self) -> None:
         self._lock.close()
+
+    def leave(self) -> None:
+        """Nothing was begun: what was made for it goes."""
+        if not self.continued:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
 
 
 def find(name: str, sweeps: Path, root: Path) -> tuple[Path, dict[str, Any]]:

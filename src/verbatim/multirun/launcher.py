@@ -51,6 +51,7 @@ class Launcher(Plugin):
         self._plans: list[Planned] = []
         self._engine: Engine | None = None
         self._begun = False
+        self._folder: Folder = None  # type: ignore[assignment]  # until `open`
         self._stopped: BaseException | None = None
         current.append(self)
 
@@ -226,6 +227,8 @@ class Launcher(Plugin):
         if self._engine:
             self._engine.close()
         if not self._begun:
+            if self._folder:
+                self._folder.leave()
             return 0
         everything = self.results()
         results.write_report(self._folder.path, everything)
