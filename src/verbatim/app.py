@@ -15,7 +15,7 @@ from verbatim.errors import Interrupted, VerbatimError, mendable
 from verbatim.ranks import LostError
 
 T = TypeVar("T")
-_composed: list[Any] = []
+begun: list[Any] = []  # configurations that the task, or a multirun of it, has begun with
 CONFIGS = str(Path(__file__).resolve().parents[2] / "configs")
 
 
@@ -24,7 +24,7 @@ def task(main: Callable[[Any], T]) -> Callable[[Any], T]:
 
     @functools.wraps(main)
     def guarded(config: Any) -> T:
-        _composed.append(config)
+        begun.append(config)
         try:
             return main(config)
         except KeyboardInterrupt:
@@ -78,11 +78,13 @@ def _run(main: Callable[[], Any]) -> None:
     except Exception as error:
         # Before the task has begun, it is the configuration that Hydra refuses, by whatever exception. After, it is a defect,
         # but for settings that a `_target_` does not take.
-        if _composed and not (isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError)):
+        mend = mendable(error)
+        refused = isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError)
+        if begun and not mend and not refused:
             raise
         from verbatim.settings import explain
 
-        sys.exit(_refuse(mendable(error) or explain(error)))
+        sys.exit(_refuse(mend or explain(error)))
     except KeyboardInterrupt:
         sys.exit(130)
     except Interrupted:

@@ -259,6 +259,18 @@ def test_a_sweep_that_is_asked_to_end_leaves_checkpoints(tmp_path, number, code)
     assert any(list(path.glob("checkpoints/*.safetensors")) for path in (tmp_path / "runs").iterdir())
 
 
+def test_a_sweep_that_is_asked_to_end_before_its_jobs_have_begun(tmp_path):
+    """Nothing has failed."""
+    process = started(tmp_path, *LONG, "seed=0,1")
+    wait_for(lambda: list((tmp_path / "sweeps").glob("*/jobs/*.log")), process)
+    process.send_signal(signal.SIGINT)
+    out = process.communicate()[0]
+
+    assert process.returncode == 130
+    assert "failed" not in out and "lost" not in out
+    assert {job["state"] for job in left(tmp_path)["jobs"]} <= {"interrupted", "waiting"}
+
+
 def test_two_at_once_in_one_folder(tmp_path):
     process = started(tmp_path, *LONG, "trainer.epochs=100000", "seed=0,1")
     wait_for(lambda: steps_of(tmp_path), process)
@@ -283,6 +295,9 @@ def test_two_at_once_in_one_folder(tmp_path):
         (["seed=0,1", "hydra/launcher=slrm"], "hydra/launcher: expected one of "),
         (["optimizer.lr=interval(0,1)"], "add hydra/sweeper=optuna"),
         (["seed=0,1", "paths.sweeps=/proc/none"], "expected a folder that can be written to"),
+        (["seed=range(5,0)"], "the sweep: expected a job, found none"),
+        (["optimizer.lr=range(0.1,3e9,1e-3)"], "expected at most 1,000 jobs, found "),
+        (["sweep=seeds,learning_rate"], "sweep=seeds,learning_rate: expected one file of configs/sweep/, found several"),
         (["sweep=none_such"], "sweep: expected one of learning_rate, seeds, found none_such"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -295,6 +310,7 @@ def test_bad_input_is_refused_in_one_line(sweep, tmp_path, words, says):
     assert "Traceback" not in done.stdout + done.stderr
     if "f1" not in says:
         assert not (tmp_path / "runs").exists()
+        assert not list((tmp_path / "sweeps").glob("*"))
 
 
 def test_a_sweep_kept_as_a_file(sweep, tmp_path):
@@ -302,6 +318,44 @@ def test_a_sweep_kept_as_a_file(sweep, tmp_path):
 
     assert done.returncode == 0
     assert [job["overrides"][0] for job in left(tmp_path)["jobs"]] == ["seed=1", "seed=2"]
+
+
+def test_each_job_reads_the_configuration_that_was_named_and_reads_it_anew(sweep, tmp_path):
+    """It lies outside the code: that the command is the same says nothing of it."""
+    words = ("optimizer.lr=1e-2,1e-3", "--config-dir", str(tmp_path), "--config-name=mine", "--at-once", "1")
+    for seed in (7, 8):
+        (tmp_path / "mine.yaml").write_text(f"defaults:\n  - train\n  - _self_\nseed: {seed}\n")
+        done = sweep(*words)
+
+        assert done.returncode == 0, done.stderr
+        jobs = left(tmp_path)["jobs"]
+        runs = [record.read(Path(job["folder"])) for job in jobs]
+        assert [run.seed for run in runs] == [seed, seed]
+        assert runs[0].command[3:5] == [f"--config-dir={tmp_path}", "--config-name=mine"]
+        assert jobs[0]["train"].startswith(f"nox -s train -- --config-dir={tmp_path} --config-name=mine ")
+
+
+def test_a_setting_from_the_environment_is_asked_for_each_time(sweep, tmp_path):
+    for rate in ("1e-2", "1e-3", "1e-3"):
+        done = sweep("optimizer.lr=${oc.env:RATE}", RATE=rate)
+        assert done.returncode == 0, done.stderr
+        run = record.read(Path(left(tmp_path)["jobs"][0]["folder"]))
+        assert run.config["optimizer"]["lr"] == float(rate)
+    assert sealed(tmp_path).total() == 2
+
+
+def test_of_a_code_that_nobody_knows_nothing_is_found(sweep, tmp_path):
+    for found in (1, 2):
+        done = sweep("seed=0", PATH=str(tmp_path))  # no git there
+        assert done.returncode == 0, done.stderr
+        assert "sealed outcome already" not in done.stdout
+        assert len(list((tmp_path / "runs").iterdir())) == found
+
+
+def test_a_search_says_what_it_found_not_what_it_has_just_run(sweep):
+    search = ("hydra/sweeper=optuna", "hydra.sweeper.sampler=grid", "hydra.sweeper.at_once=1", "seed=0,1")
+    assert "sealed outcome already" not in sweep(*search).stdout
+    assert "2 jobs, 2 with a sealed outcome already" in sweep(*search).stdout
 
 
 def test_a_full_disk_ends_the_sweep_and_it_goes_on_where_there_is_room(tmp_path):

@@ -20,7 +20,9 @@ exit codes: 0 all jobs are sealed; 1 some failed, or gave another outcome than b
 
 
 WORDS = ("--multirun", "-m")  # by which Hydra knows one
+PLACES = (("--config-dir", "-cd"), ("--config-name", "-cn"), ("--config-path", "-cp"))  # where Hydra is to read
 typed: list[str] = []  # the command line as the person gave it
+places: list[str] = []  # those of `PLACES` in it: each job needs them too
 
 
 def prepare(arguments: list[str]) -> None:
@@ -39,14 +41,15 @@ def prepare(arguments: list[str]) -> None:
         "--limit", metavar="N", type=int, help="how many jobs are meant, where there are more than 1,000"
     )
     parser.add_argument(*WORDS, action="store_true", help=argparse.SUPPRESS)
+    for names in PLACES:
+        parser.add_argument(*names, help=argparse.SUPPRESS)
     typed[:] = [word for word in arguments[1:] if word not in WORDS]
     given, rest = parser.parse_known_args(arguments[1:])
+    said = ((name, getattr(given, name[2:].replace("-", "_"))) for name, _ in PLACES)
+    places[:] = [f"{name}={value}" for name, value in said if value]
     flags = {"again": given.again or None, "at_once": given.at_once, "limit": given.limit}
-    arguments[1:] = [
-        *rest,
-        *(f"multirun.{name}={str(v).lower()}" for name, v in flags.items() if v is not None),
-        "--multirun",
-    ]
+    settings = [f"multirun.{name}={str(v).lower()}" for name, v in flags.items() if v is not None]
+    arguments[1:] = ["--multirun", *places, *rest, *settings]
 
     from hydra.core.plugins import Plugins
 
@@ -67,6 +70,8 @@ def finish(code: Any) -> Any:
     try:
         said = conclude()
         return code or said
+    except KeyboardInterrupt:  # once more, while the report was written
+        return 130
     except VerbatimError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ Whether a job is done is not kept here: its run's record says so.
 
 import fcntl
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +46,8 @@ class Folder:
             raise VerbatimError(
                 self.path, expected="that no other process is at this sweep", found="one that is", then="wait for it, or end it"
             ) from None  # fmt: skip
+        for left in (*self.path.glob(".*.*"), *self.path.glob("jobs/.*")):  # what a killed process was about to write
+            left.unlink()
 
     def at(self, job: int) -> Path:
         return self.path / "jobs" / str(job)
@@ -71,6 +74,12 @@ class Folder:
 
     def close(self) -> None:
         self._lock.close()
+
+    def leave(self) -> None:
+        """Nothing was begun: what was made for it goes."""
+        if not self.continued:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
 
 
 def find(name: str, sweeps: Path, root: Path) -> tuple[Path, dict[str, Any]]:

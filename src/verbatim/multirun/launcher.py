@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher as Plugin
 from omegaconf import DictConfig
 
-from verbatim import code, determinism, environment, folders, launch
+from verbatim import app, code, determinism, environment, folders, launch, multirun
 from verbatim.errors import Interrupted, VerbatimError
 from verbatim.follow import sigterm_raises
 from verbatim.multirun import local, results
@@ -28,7 +28,8 @@ from verbatim.multirun.table import Table
 from verbatim.record import Record
 
 WAIT_S = 0.25
-WRITE_S = 10.0  # between two writings of the results while jobs run
+WRITE_S = 10.0  # between two writings of the results while jobs run, at least
+WRITE_SHARE = 0.02  # of the time, at most: those of thousands of epochs take seconds
 RECIPES = "recipes.json"
 ENGINES = {"slurm": "verbatim.multirun.slurm.Slurm", "ray": "verbatim.multirun.ray.Ray"}
 current: "list[Launcher]" = []
@@ -50,12 +51,15 @@ class Launcher(Plugin):
         self._plans: list[Planned] = []
         self._engine: Engine | None = None
         self._begun = False
+        self._folder: Folder = None  # type: ignore[assignment]  # until `open`
         self._stopped: BaseException | None = None
         current.append(self)
 
     # ------------------------------------------------------------------------------------------- what a sweeper calls
 
     def refuse_many(self, jobs: int) -> None:
+        if not jobs:
+            raise VerbatimError("the sweep", expected="a job", found="none: a range without a number in it")
         if jobs > self._given.limit:
             raise VerbatimError(
                 "the sweep", expected=f"at most {self._given.limit:,} jobs", found=f"{jobs:,}", then=f"if they are meant, add --limit {jobs}"
@@ -64,11 +68,11 @@ class Launcher(Plugin):
     def open(self, words: Sequence[str]) -> Path:
         """The folder of the sweep that these words make with this code and lock: made, or gone on with."""
         what = sorted(word for word in words if not word.startswith(results.ELSEWHERE))
-        identity = [launch.program(sys.orig_argv), self._config.hydra.job.config_name, what, self._code.tree, self._lock["digest"]]  # fmt: skip
+        identity = [launch.program(sys.orig_argv), multirun.places, what, self._code.tree, self._lock["digest"]]
         self._folder = Folder(self._root / Path(self._config.paths.sweeps).expanduser(), identity)
-        self._planner = Planner(
-            self._compose, getattr(self._task, "fingerprint", None), self._folder.read(RECIPES) or {}
-        )
+        # What a configuration is that lies elsewhere, or in a code that nobody knows, may have changed.
+        known = self._folder.read(RECIPES) if self._code.tree and not multirun.places else None
+        self._planner = Planner(self._compose, getattr(self._task, "fingerprint", None), known or {})
         self._sealed = Sealed(self._runs, self._code.tree, self._lock["digest"])
         self._started = datetime.now(UTC)
         self._table = Table(self._folder.path, self._given.objective, self.goal)
@@ -83,7 +87,8 @@ class Launcher(Plugin):
         self._folder.write(RECIPES, self._planner.remembered)
         todo = [job for job in self._jobs[first:] if not self._found(job)]
         self._begun = True
-        self._table.begin(self._jobs, first, len(todo), continued=self._folder.continued)
+        app.begun.append(self._config)
+        self._table.begin(self._jobs, todo, len(self._jobs) - first - len(todo), continued=self._folder.continued)
         with sigterm_raises():
             try:
                 if todo:
@@ -114,7 +119,7 @@ class Launcher(Plugin):
     def _run(self, todo: list[results.Job]) -> None:
         self._engine = engine = self._engine or self._start_engine(todo)
         waiting, running, tries = list(reversed(todo)), dict[int, results.Job](), dict[int, int]()
-        written_s = time.monotonic()
+        write_s = time.monotonic() + WRITE_S
         try:
             while waiting or running:
                 starting: dict[int, results.Job] = {}
@@ -138,16 +143,18 @@ class Launcher(Plugin):
                     else:
                         self._table.ended(job)
                 self._table.draw(running.values(), self._folder, len(waiting))
-                if time.monotonic() - written_s > WRITE_S:
+                if (began_s := time.monotonic()) > write_s:
                     self._write()
-                    written_s = time.monotonic()
+                    ended_s = time.monotonic()
+                    write_s = ended_s + max(WRITE_S, (ended_s - began_s) / WRITE_SHARE)
         except BaseException:
             self._table.stop()
             if running:
                 self._table.say(f"ending {len(running)} jobs; each leaves a checkpoint …")
                 engine.stop()
                 for job in running.values():
-                    self._collect(job, Ended(index=job.index))
+                    self._collect(job, Ended(index=job.index, lost="it was asked to end before it had begun"))
+                    job.state = "interrupted" if job.state == "lost" else job.state
             for job in todo:
                 if job.state == "running":  # the engine never took it
                     job.state = "waiting"
@@ -173,7 +180,7 @@ class Launcher(Plugin):
         if not again:
             self._folder.log(job.index).unlink(missing_ok=True)
         job.state, job.reason = "running", ""
-        command = (sys.executable, *launch.program(sys.orig_argv), *job.words)
+        command = (sys.executable, *launch.program(sys.orig_argv), *multirun.places, *job.words)
         return Job(
             index=job.index, words=plan.words, command=command, folder=Path.cwd(), at=at, log=self._folder.log(job.index),
             threads=plan.threads * plan.ranks, environment=determinism.variables(plan.level, plan.threads),
@@ -185,11 +192,11 @@ class Launcher(Plugin):
         run = job.read(self._folder, self._root, self._runs, self._given.objective, ended.lost)
         if not run or run.state != "sealed":
             return
-        if (run.recipe_parts["code"], run.recipe_parts["lock"]) != (self._code.tree, self._lock["digest"]):
-            job.state, job.reason = (
-                "refused",
-                "the code or the lock changed while the sweep ran: this is another recipe",
-            )
+        planned = (self._code.tree, self._lock["digest"], self._plans[job.index].configuration)
+        if tuple(run.recipe_parts[part] for part in ("code", "lock", "configuration")) != planned:
+            job.state = "refused"
+            job.reason = "code, lock or configuration are not those that were planned: this is another recipe"
+            return
         self._compare(job, run, before)
         self._sealed.add(run)
 
@@ -220,6 +227,8 @@ class Launcher(Plugin):
         if self._engine:
             self._engine.close()
         if not self._begun:
+            if self._folder:
+                self._folder.leave()
             return 0
         everything = self.results()
         results.write_report(self._folder.path, everything)

@@ -3,6 +3,7 @@ touches another. There is a server for each set of process variables that jobs w
 """
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from verbatim import determinism, eager, environment
+from verbatim.errors import VerbatimError
 from verbatim.multirun import fork
 from verbatim.multirun.jobs import Ended, Job
 
 GRACE_S = 20.0  # what a job may take to leave its checkpoint
-LIMIT_BYTES = 2**20  # of a message
+LIMIT_BYTES = 2**21  # of a message; Linux doubles the half that it is asked for
 
 
 class Local:
@@ -98,8 +100,7 @@ class _Server:
 
     def __init__(self, task: Callable[[Any], Any], compose: Callable[[Sequence[str]], Any], variables: dict[str, str]) -> None:  # fmt: skip
         self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self.channel, other):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LIMIT_BYTES)
+        _widen(self.channel, other)
         self.jobs: set[int] = set()
         self.gone = False
 
@@ -111,20 +112,27 @@ class _Server:
         other.close()
 
     def tell(self, message: dict[str, Any]) -> None:
+        data = json.dumps(message).encode()
         self.jobs.add(message["job"])
         try:
-            self.channel.send(json.dumps(message).encode())
-        except OSError:
+            self.channel.send(data)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise VerbatimError(f"job {message['job']}", expected="settings that fit a message", found=f"{len(data):,} bytes", then="keep them as a file, configs/experiment/<name>.yaml") from None  # fmt: skip
             self.gone = True
 
     def heard(self) -> list[dict[str, Any]]:
         said = []
-        with contextlib.suppress(BlockingIOError):
+        try:
             while data := self.channel.recv(LIMIT_BYTES, socket.MSG_DONTWAIT):
                 said.append(json.loads(data))
                 if "code" in said[-1]:
                     self.jobs.discard(said[-1]["job"])
             self.gone = True  # an empty message is the end of the connection
+        except BlockingIOError:
+            pass
+        except ConnectionResetError:  # it was killed before it read all that it was told
+            self.gone = True
         return said
 
     def end(self) -> None:
@@ -145,6 +153,7 @@ def _serve(channel: socket.socket, task: Callable[[Any], Any], compose: Callable
     waiting: dict[int, int] = {}  # pidfd → job
     pids: dict[int, int] = {}
     learnt, teacher = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    _widen(teacher)
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     poll.register(learnt, select.POLLIN)
@@ -167,6 +176,11 @@ def _serve(channel: socket.socket, task: Callable[[Any], Any], compose: Callable
                 os.close(descriptor)
                 _, status = os.waitpid(pids.pop(descriptor), 0)
                 _say(channel, {"job": waiting.pop(descriptor), "code": os.waitstatus_to_exitcode(status)})
+
+
+def _widen(*ends: socket.socket) -> None:
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LIMIT_BYTES // 2)
 
 
 def _say(channel: socket.socket, message: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from omegaconf import OmegaConf
 from verbatim import digest, ledger, settings
 from verbatim.multirun import compose, fork
 from verbatim.record import Record
+
+ASKS = re.compile(r"\$\{[\w.]+:")  # what a resolver gives, as ${oc.env:LR}, may be another value the next time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,24 +45,26 @@ class Planner:
 
     def plan(self, words: Sequence[str]) -> Planned:
         key = json.dumps(list(words))
-        if key not in self.remembered:
-            self.remembered[key] = self._composed(words)
-        configuration, data, level, threads, ranks = self.remembered[key]
+        configuration, data, level, threads, ranks = self.remembered.get(key) or self._composed(words, key)
         if self._fingerprint and data not in self._data:
             self._data[data] = fork.ask(lambda: self._read(words))
         return Planned(
             words=tuple(words), configuration=configuration, data=self._data.get(data, ""), level=level, threads=threads, ranks=ranks
         )  # fmt: skip
 
-    def _composed(self, words: Sequence[str]) -> list[Any]:
+    def _composed(self, words: Sequence[str], key: str) -> list[Any]:
         config = self._compose(words)
         settings.check(config)
         recipe = settings.recipe_config(config)
         level = config.determinism.level
         ranks = OmegaConf.select(config, "machine.ranks", default=1) * (OmegaConf.select(config, "trainer.ranks") or 1)
-        return [
+        made = [
             digest.of_value([recipe, level, config.seed]), digest.of_value(recipe.get("data")), level, config.determinism.threads, ranks
         ]  # fmt: skip
+        raw: Any = OmegaConf.to_container(config, resolve=False)
+        if not ASKS.search(str([raw[name] for name in recipe])):
+            self.remembered[key] = made
+        return made
 
     def _read(self, words: Sequence[str]) -> str:
         """In a process of its own: numpy must not be loaded before a job's variables are set."""
@@ -71,7 +77,7 @@ class Sealed:
 
     def __init__(self, runs: Path, code: str, lock: str) -> None:
         self._by_recipe: dict[tuple[str, str], list[Record]] = {}
-        for run in ledger.read(runs) if code else ():
+        for run in reversed(ledger.read(runs)) if code else ():
             if isinstance(run, Record) and run.state == "sealed":
                 parts = run.recipe_parts
                 if (parts["code"], parts["lock"]) == (code, lock):
@@ -92,8 +98,8 @@ def count(overrides: Iterable[Any]) -> int:
     for override in overrides:
         if override.is_sweep_override():
             value = override.value()
-            whole = isinstance(value, RangeSweep) and all(
-                isinstance(x, int) for x in (value.start, value.stop, value.step)
-            )
-            total *= len(value.range()) if whole else sum(1 for _ in override.sweep_iterator())
+            if isinstance(value, RangeSweep) and value.step:
+                total *= max(0, math.ceil(((value.stop or 0) - (value.start or 0)) / value.step))
+            else:
+                total *= sum(1 for _ in override.sweep_iterator())
     return total

@@ -1,5 +1,6 @@
 """What a sweep gave: one entry per job, read from its run's record; `results.json`, and the report made of it."""
 
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -11,7 +12,7 @@ from typing import Any
 from verbatim import folders, ledger, record, settings
 from verbatim.errors import VerbatimError
 from verbatim.multirun import folder as sweep_folder
-from verbatim.multirun import typed
+from verbatim.multirun import places, typed
 from verbatim.record import Record
 
 FILE = sweep_folder.RESULTS
@@ -54,7 +55,7 @@ class Job:
         if self.state == "sealed":
             value = run.metrics.get(objective)
             if not isinstance(value, int | float):
-                numbers = ", ".join(name for name, v in run.metrics.items() if isinstance(v, int | float))
+                numbers = ", ".join(name for name in self.metrics if not name.startswith("test"))
                 raise VerbatimError("multirun.objective", expected=f"one of {numbers}: what a run of this sweep gave", found=objective, then="the same command with multirun.objective=… takes the runs that there are")  # fmt: skip
             self.value = float(value)
 
@@ -82,7 +83,7 @@ class Job:
         plain["job"], plain["overrides"] = plain.pop("index"), self.shown()
         del plain["words"]
         plain["again"] = f"nox -s reproduce -- {shlex.quote(self.folder)}" if self.folder else ""
-        plain["train"] = f"nox -s train -- {shlex.join(self.words)}"
+        plain["train"] = f"nox -s train -- {shlex.join([*places, *self.words])}"
         return plain
 
 
@@ -92,11 +93,11 @@ def varied(jobs: list[dict[str, Any]]) -> list[list[str]]:
     return [[word for word in job["overrides"] if word not in common] or job["overrides"] for job in jobs]
 
 
-def epochs(run: Path) -> list[dict[str, Any]]:
-    """The rows of its `epochs.csv`, numbers as numbers; none where there is no such file, or half a row."""
+def epochs(run: Path, last: int | None = None) -> list[dict[str, Any]]:
+    """The rows, or the `last` ones, of its `epochs.csv`, numbers as numbers; none where there is no such file, or half a row."""
     rows: list[dict[str, Any]] = []
     with contextlib.suppress(OSError, ValueError, csv.Error), (run / "epochs.csv").open() as file:
-        for row in csv.DictReader(file):
+        for row in csv.DictReader(file if last is None else [file.readline(), *collections.deque(file, last)]):
             rows.append({name: float(value) for name, value in row.items() if name is not None and value is not None})
     return rows
 

@@ -17,13 +17,16 @@ class Grid(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         launcher: Any = self.launcher
-        words = [*self._parse_config(), *(word for word in arguments if not word.startswith("sweep="))]
+        words = [*self._parse_config(), *arguments]
         assert self.hydra_context  # noqa: S101 — Hydra sets it up first
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides(words)
-        for override in overrides:
+        parsed = parser.parse_overrides(words)
+        for override in parsed:
+            if override.is_sweep_override() and override.key_or_group == "sweep":
+                raise VerbatimError(override.input_line, expected="one file of configs/sweep/", found="several", then="a command for each")  # fmt: skip
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise VerbatimError(override.input_line, expected="values, as 1,2,3 or range(1,4)", found="an interval", then="add hydra/sweeper=optuna, which searches one")  # fmt: skip
+        overrides = [override for override in parsed if override.key_or_group != "sweep"]  # it has said what it says
         last = {override.get_key_element(): override for override in overrides}
         launcher.refuse_many(plan.count(last.values()))
         (jobs,) = self.split_arguments(overrides, None)

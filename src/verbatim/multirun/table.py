@@ -37,14 +37,14 @@ class Table:
         if self.console.is_terminal and jobs % 100 == 0:
             self.console.print(f"planning {jobs:,} jobs …", end="\r")
 
-    def begin(self, jobs: list[results.Job], first: int, todo: int, *, continued: bool) -> None:
-        """`jobs`: all so far, of which those from `first` on are new (a search has them in batches), and `todo` must be run."""
+    def begin(self, jobs: list[results.Job], todo: list[results.Job], found: int, *, continued: bool) -> None:
+        """`jobs`: all of the sweep so far; of those that are new, `todo` are to be run and so many were `found`."""
         self._all, self._start_s, self._ended = jobs, time.monotonic(), 0
-        new = len(jobs) - first
-        says = f"{folders.show(self._at)}: {new:,} {'more ' * (first > 0)}job{'s' * (new != 1)}"
-        if done := new - todo:
-            says += f", {done:,} with a sealed outcome already, not run again (--again does)"
-        self.say(says + (", continued" if continued and not first else ""))
+        new = len(todo) + found  # a search has them in batches
+        says = f"{folders.show(self._at)}: {new:,} {'more ' * (new < len(jobs))}job{'s' * (new != 1)}"
+        if found:
+            says += f", {found:,} with a sealed outcome already, not run again (--again does)"
+        self.say(says + (", continued" if continued and new == len(jobs) else ""))
         if self.console.is_terminal and todo:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
@@ -124,12 +124,8 @@ class Table:
         left = [job for job in everything["jobs"] if job["state"] != "sealed"]
         if left:
             rows["go on" if stopped else "rerun"] = f"{everything['command']}  ({len(left)} of {len(everything['jobs'])} jobs are left)"  # fmt: skip
-        grid = Grid.grid(padding=(0, 2))
-        grid.add_column(style="bold")
-        grid.add_column(overflow="fold")
-        for name, value in rows.items():
-            grid.add_row(Text(name), Text(value))
-        self.console.print(grid)
+        for name, value in rows.items():  # no grid: one that is folded can't be copied
+            self.console.print(Text.assemble((f"{name:8}", "bold"), value), soft_wrap=True)
 
     def _wrong(self, everything: dict[str, Any], *, stopped: bool) -> None:
         """Jobs that gave another outcome; and, by their reasons, those that gave none, each with the command that makes it alone."""
@@ -183,7 +179,7 @@ def _progress(folder: Folder, job: int, objective: str) -> tuple[float, str]:
     run = folder.run(job)
     if not run:
         return 0.0, ""
-    rows = results.epochs(run)
+    rows = results.epochs(run, last=1)
     value = f"{rows[-1][objective]:.4f}" if rows and objective in rows[-1] else ""
     try:
         steps = int(folder.at(job).with_suffix(".steps").read_text())
