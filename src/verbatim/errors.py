@@ -1,5 +1,7 @@
 """The one error that people meet: what and where, expected, found, and the next command. It never carries a traceback."""
 
+import errno
+
 
 class VerbatimError(Exception):
     """Something that the person at the keyboard can mend.
@@ -18,8 +20,14 @@ class VerbatimError(Exception):
 
 
 def mendable(error: BaseException | None) -> VerbatimError | None:
-    """The VerbatimError that an exception is or was made from: Hydra's `instantiate` wraps what a target raises."""
+    """The VerbatimError that an exception is, was made from (Hydra's `instantiate` wraps what a target raises), or stands for: a full
+    disk, wherever it shows."""
     while error is not None and not isinstance(error, VerbatimError):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return VerbatimError(
+                error.filename or "writing", expected="room on the disk", found="none left; what was written before is whole",
+                then="free some space; the same command goes on",
+            )  # fmt: skip
         error = error.__cause__
     return error
 

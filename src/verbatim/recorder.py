@@ -14,7 +14,6 @@ Leaving the block without `finish` seals the record as `failed` or `interrupted`
 Of several ranks, the first alone writes.
 """
 
-import errno
 import math
 import os
 import sys
@@ -190,11 +189,8 @@ class Run:
         finally:
             self._ending.restore()
             self.ranks.leave()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VerbatimError(
-                error.filename or self.folder, expected="room on the disk", found="none left; what was written before is whole",
-                then=f"free some space below {self.folder.parent}",
-            ) from error  # fmt: skip
+        if isinstance(error, OSError) and (full := mendable(error)):
+            raise full from error
 
     def _seal(self, state: str, reason: str = "") -> None:
         self.record.state, self.record.reason = state, reason

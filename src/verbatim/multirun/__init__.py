@@ -64,7 +64,7 @@ def prepare(arguments: list[str]) -> None:
 
 def finish(code: Any) -> Any:
     """After Hydra is done: say what came out. `code`: the exit code so far."""
-    from verbatim.errors import VerbatimError
+    from verbatim.errors import mendable
     from verbatim.multirun.launcher import finish as conclude
 
     try:
@@ -72,6 +72,8 @@ def finish(code: Any) -> Any:
         return code or said
     except KeyboardInterrupt:  # once more, while the report was written
         return 130
-    except VerbatimError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        if not (mend := mendable(error)):
+            raise
+        print(f"error: {mend}", file=sys.stderr)
         return 2
