@@ -41,7 +41,10 @@ def main(model: str, way: str, clock: Callable[[], float]) -> None:
     import hydra
 
     from experiment import schema
-    from verbatim import app
+    from verbatim import app, determinism
+
+    if level == "portable":  # the data are read before the run begins, and with them numpy
+        os.environ.update(determinism.variables(level, 1))
 
     schema.register()
     with TemporaryDirectory() as folder, hydra.initialize_config_dir(app.CONFIGS, version_base="1.3"):
