@@ -108,9 +108,9 @@ def _name(run: record.Record) -> str:
     )
 
 
-def _name(cpu: dict[str, Any]) -> str:
+def _called(cpu: dict[str, Any]) -> str:
     """Clouds name a CPU after its family alone; whether it has AVX-512 says most of which one it is."""
-    return str(cpu["model"]) + ", AVX-512" * ("avx512f" in cpu["flags"].split())
+    return f"{cpu['model']}{', AVX-512' * ('avx512f' in cpu['flags'].split())}"
 
 
 def _qemu() -> str:
@@ -274,7 +274,7 @@ def _add(table: Table, done: list[Way]) -> None:
         played = "AuthenticAMD" if way.cpu.startswith(("EPYC", "Opteron")) else "GenuineIntel"
         vendor = played if way.cpu else here["cpu"]["vendor"]
         new = Witness(
-            cpu=way.cpu or _name(here["cpu"]), vendor=vendor, how=f"qemu-user {version}" if way.cpu else "native",
+            cpu=way.cpu or _called(here["cpu"]), vendor=vendor, how=f"qemu-user {version}" if way.cpu else "native",
             os=here["os"]["name"], libc=here["os"]["libc"], cores=here["cpu"]["cores"], date=f"{datetime.now(UTC):%Y-%m-%d}",
             operators=operators, trainings=trainings if way.trainings else "",
         )  # fmt: skip
