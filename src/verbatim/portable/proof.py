@@ -93,7 +93,12 @@ def compute(way: Way, root: Path, only: str = "") -> Found:
     if way.trainings:
         with tempfile.TemporaryDirectory(prefix="verbatim-portability-") as runs:
             for models in TRAININGS:
-                words = [*SHORT.format(way.level).split(), *models.split(), f"paths.runs={runs}"]
+                words = [
+                    *SHORT.format(way.level).split(),
+                    *models.split(),
+                    f"paths.runs={runs}",
+                    f"paths.sweeps={runs}/sweeps",
+                ]
                 done = subprocess.run([*python, "-m", "experiment.train", "--multirun", *words], cwd=root, env=variables, capture_output=True, text=True, check=False)  # fmt: skip
                 if done.returncode:
                     return Found(operators=found.operators, failed=_last(done.stderr))
