@@ -9,7 +9,8 @@ def states() -> dict[str, Any]:
     """Tensors and plain values, for a checkpoint. NumPy's only where it is loaded."""
     import torch
 
-    found: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    version, words, gauss = random.getstate()
+    found: dict[str, Any] = {"python": (version, torch.tensor(words), gauss), "torch": torch.get_rng_state()}
     if "numpy" in sys.modules:
         kind, keys, *rest = sys.modules["numpy"].random.get_state()
         found["numpy"] = (kind, torch.from_numpy(keys.astype("int64")), *rest)
@@ -21,7 +22,8 @@ def states() -> dict[str, Any]:
 def restore(found: dict[str, Any]) -> None:
     import torch
 
-    random.setstate(found["python"])
+    version, words, gauss = found["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
     torch.set_rng_state(found["torch"])
     if "numpy" in found:
         import numpy
