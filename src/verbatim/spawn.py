@@ -39,7 +39,7 @@ def _run(number: int) -> int:
         try:
             for rank in range(number):
                 own = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                started.append(subprocess.Popen(command, env=own, preexec_fn=_die_with_parent))  # noqa: PLW1509 — one prctl
+                started.append(subprocess.Popen(command, env=own, preexec_fn=die_with_parent))  # noqa: PLW1509 — one prctl
             while not any(process.poll() for process in started) and any(process.poll() is None for process in started):
                 time.sleep(0.05)
             # One that a signal ended is the cause; others then end because they have lost it.
@@ -76,6 +76,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> None:
-    """Where this process is killed, its ranks are asked to end: nobody else would."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Where the process that started this one is killed, this one gets `number`: nobody else would end it. Linux's own."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)

@@ -4,7 +4,6 @@ The parent must have started no thread and no parallel region: a child has only 
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -13,9 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from verbatim import spawn
 from verbatim.errors import VerbatimError, mendable
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def start(run: Callable[[], int]) -> int:
@@ -57,8 +55,7 @@ def _end(code: int) -> NoReturn:
 
 
 def _die_with(parent: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # Linux's own
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    spawn.die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it died in between
         os._exit(1)
 

@@ -16,6 +16,7 @@ from verbatim.multirun import places, typed
 from verbatim.record import Record
 
 FILE = sweep_folder.RESULTS
+OPEN = ("waiting", "running")  # states of a job that has not ended
 # What says where and how, and not what: another value does not make another sweep, and nobody compares by it.
 ELSEWHERE = tuple(f"{name}{mark}" for name in settings.ELSEWHERE for mark in ".=")
 

@@ -14,9 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from verbatim import folders, trace
+from verbatim import digest, folders, trace
 from verbatim.multirun import results, spread
-from verbatim.multirun.folder import Folder
+from verbatim.multirun.folder import REPORT, Folder
 from verbatim.progress import console
 
 SHOWN = 20
@@ -52,7 +52,7 @@ class Table:
     def ended(self, job: results.Job) -> None:
         self._ended += 1
         value = "" if job.value is None else f"  {self._objective} {job.value:.6g}"
-        count = sum(j.state not in ("waiting", "running") for j in self._all)
+        count = sum(j.state not in results.OPEN for j in self._all)
         mark = f"  ≠ {job.different}" if job.different else ""
         text = f"{count}/{len(self._all)}  {job.state}  {self._settings(job)}{value}  {job.folder}"
         if job.state != "sealed":
@@ -76,7 +76,7 @@ class Table:
             grid.add_row(str(job.index), Text(self._settings(job)), ProgressBar(1.0, part, width=24), value, left)
         if len(running) > SHOWN:
             grid.add_row("", f"and {len(running) - SHOWN} more", "", "", "")
-        done = sum(job.state not in ("waiting", "running") for job in self._all)
+        done = sum(job.state not in results.OPEN for job in self._all)
         failed = sum(job.state in ("failed", "lost", "refused") for job in self._all)
         left_s = (now - self._start_s) / self._ended * (waiting + len(running)) if self._ended else None
         bar = Grid.grid(padding=(0, 2))
@@ -118,7 +118,7 @@ class Table:
         rows = {}
         if best:
             rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {' '.join(best[0]['overrides'])}"
-        rows["report"] = folders.show(self._at / "report.html")
+        rows["report"] = folders.show(self._at / REPORT)
         if best:
             rows["again"] = best[0]["again"]
         left = [job for job in everything["jobs"] if job["state"] != "sealed"]
@@ -129,7 +129,7 @@ class Table:
 
     def _wrong(self, everything: dict[str, Any], *, stopped: bool) -> None:
         """Jobs that gave another outcome; and, by their reasons, those that gave none, each with the command that makes it alone."""
-        quiet = ("sealed", "waiting", "running", *(["interrupted"] if stopped else []))
+        quiet = ("sealed", *results.OPEN, *(["interrupted"] if stopped else []))
         reasons: dict[tuple[str, str], list[str]] = {}
         for job in everything["jobs"]:
             if job["different"]:
@@ -153,7 +153,7 @@ def jobs_table(jobs: list[dict[str, Any]], varied: dict[int, list[str]], objecti
     for job in jobs:
         grid.add_row(
             str(job["job"]), Text(" ".join(varied[job["job"]])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
-            job["outcome"].removeprefix("sha256:")[:12], Text(job["folder"] + (" (found)" if job["found"] else "")),
+            digest.short(job["outcome"]), Text(job["folder"] + (" (found)" if job["found"] else "")),
         )  # fmt: skip
     return grid
 
