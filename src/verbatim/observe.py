@@ -31,7 +31,9 @@ class Observer:
         self.count = 0
         self.modules: list[str] = []
         self.names: dict[int, str] = {}  # by the parameter's id
-        self.blank: set[int] = set()  # addresses of memory that nothing was written to: its bytes mean nothing
+        self.blank: dict[
+            int, Any
+        ] = {}  # by address, the storage that nothing was written to there: its bytes mean nothing
         self.updating = False
         self._mode: Any = None
 
@@ -83,17 +85,27 @@ class Observer:
 
     def see(self, func: Any, args: Any, kwargs: Any) -> Any:
         import torch
+        from torch.multiprocessing.reductions import StorageWeakRef
 
         named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         given = tensors(named)
         inputs = [self.digest(t) for t in given]
         kept = [t.detach().clone() for t in given] if self.count == self.keep else []
+        of_blank = {t.untyped_storage()._cdata for t in given if self.is_blank(t)}
         result = func(*args, **kwargs)
         written = tensors([named.get(a.name) for a in func._schema.arguments if a.alias_info and a.alias_info.is_write])
         outputs = tensors([result]) or written
-        self.blank -= {t.data_ptr() for t in written}
-        if EMPTY.search(str(func)):
-            self.blank |= {t.data_ptr() for t in outputs if t.numel()}
+        if func.namespace == "c10d":  # whose schemas don't say what they write to
+            wait(result)
+            written = given
+        full = {t.data_ptr() for t in written}
+        for address in full & self.blank.keys():
+            del self.blank[address]
+        for tensor in outputs:
+            storage = tensor.untyped_storage()
+            made_blank = EMPTY.search(str(func)) or storage._cdata in of_blank  # a view of what is blank is blank
+            if made_blank and tensor.numel() and tensor.data_ptr() not in full:
+                self.blank[tensor.data_ptr()] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         backward = torch._C._current_graph_task_id() != -1
         place, source = ("", "") if backward else line()
         entry = {
@@ -115,10 +127,22 @@ class Observer:
         self.count += 1
         return result
 
+    def is_blank(self, tensor: Any) -> bool:
+        """Freed memory is given out again, but not the address of a storage that a weak reference is held of."""
+        blank = self.blank.get(tensor.data_ptr())
+        return blank is not None and blank.cdata == tensor.untyped_storage()._cdata
+
     def digest(self, tensor: Any) -> str:
-        if tensor.data_ptr() in self.blank:
-            return "unwritten"
-        return digest(tensor)
+        return "unwritten" if self.is_blank(tensor) else digest(tensor)
+
+
+def wait(result: Any) -> None:
+    """A collective's tensors hold its result only once its work has ended. Of `send` and `recv_` no output is read, and waiting for
+    one before the other was asked for would never end."""
+    import torch
+
+    if isinstance(result, tuple) and result and isinstance(result[-1], torch.ScriptObject):
+        torch.distributed.Work.unbox(result[-1]).wait()
 
 
 def tensors(value: Any) -> list[Any]:

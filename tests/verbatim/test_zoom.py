@@ -4,11 +4,14 @@ import json
 import math
 
 import pytest
+import torch
 
 from conftest import python
 from verbatim import parting, record, weights, zoom
+from verbatim.observe import Observer, digest
 from verbatim.trace import Reader
 
+aten = torch.ops.aten
 STEP = "        optimizer.step()\n"
 
 
@@ -189,6 +192,38 @@ def test_a_run_that_does_not_repeat_is_said_to(project, zoomed):
 
     assert done.stdout.count("gave other bits under observation than it recorded") == 2
     assert "aten.mul_.Tensor" in done.stdout
+
+
+@pytest.fixture
+def see(tmp_path):
+    """`see(operator, *arguments)`: what it gives, and the digests that the observer takes of its inputs and outputs."""
+    observer = Observer(tmp_path / "log.jsonl", 0, 0, -1)
+    with observer.log.open("w") as observer._file:
+
+        def call(operator, *arguments, **named):
+            result = observer.see(operator, arguments, named)
+            observer._file.flush()
+            entry = json.loads(observer.log.read_text().splitlines()[-1])
+            return result, entry["inputs"], entry["outputs"]
+
+        yield call
+
+
+def test_what_was_not_written_to_has_no_digest_until_it_is(see):
+    blank, _, outputs = see(aten.empty.memory_format, [8])
+    end, _, of_end = see(aten.slice.Tensor, blank, 0, 4, 8)
+    _, _, filled = see(aten.fill_.Scalar, end, 1.0)
+
+    assert (outputs, of_end) == (["unwritten"], ["unwritten"])
+    assert filled == [digest(torch.ones(4))]
+
+
+def test_memory_that_another_storage_has_now_is_not_blank(see):
+    blank, _, _ = see(aten.empty.memory_format, [8])
+    other = torch.from_numpy(blank.numpy()).fill_(1.0)  # as memory that was freed and given out again, but for certain
+
+    assert other.data_ptr() == blank.data_ptr()
+    assert see(aten.neg.default, other)[1] == [digest(torch.ones(8))]
 
 
 def test_observing_changes_no_bit(project, tmp_path):
