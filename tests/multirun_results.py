@@ -1,7 +1,12 @@
 """What a multirun leaves in results.json, as its launcher writes it, for any number of jobs: rates × models × seeds."""
 
+import functools
 import math
 
+from verbatim.multirun import page as pages
+
+# In place of each run's epochs.csv.
+page = functools.partial(pages.page, epochs=lambda job: job["epochs"])
 RATES, MODELS, SEEDS = ("1e-4", "1e-3", "1e-2", "1e-1"), ("mlp", "cnn"), 3
 
 

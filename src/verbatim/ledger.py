@@ -5,6 +5,7 @@ import json
 import platform
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ from verbatim import digest, environment, record, verdicts
 from verbatim.errors import VerbatimError
 
 
-def read(runs: Path) -> list[record.Record | VerbatimError]:
-    """Every run folder's record, newest first; a folder whose record can't be read gives the reason instead."""
-    found: list[record.Record | VerbatimError] = []
-    for folder in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else ():
+def each(runs: Path, *, newest_first: bool = True) -> Iterator[record.Record | VerbatimError]:
+    """Every run folder's record, one after another; a folder whose record can't be read gives the reason instead."""
+    for folder in sorted(runs.iterdir(), reverse=newest_first) if runs.is_dir() else ():
         if folder.is_dir() and folder.name != verdicts.IMPORTED:
             try:
-                found.append(record.read(folder))
+                yield record.read(folder)
             except VerbatimError as error:
-                found.append(error)
-    return found
+                yield error
+
+
+def read(runs: Path) -> list[record.Record | VerbatimError]:
+    """All of them, newest first."""
+    return list(each(runs))
 
 
 def state(run: record.Record) -> str:
@@ -58,7 +62,7 @@ def find(name: str, runs: Path, root: Path) -> Path:
 
 def latest(runs: Path) -> Path:
     """The newest sealed run."""
-    for run in read(runs):
+    for run in each(runs):
         if isinstance(run, record.Record) and run.state == "sealed":
             return runs / run.run
     raise VerbatimError("run=latest", expected=f"a sealed run in {runs}", found="none", then="nox -s train")

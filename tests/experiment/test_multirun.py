@@ -56,8 +56,11 @@ def sealed(folder):
 
 def table(folder):
     """What a sweep's final table says, without what is of the moment."""
-    keys = ("job", "overrides", "state", "value", "metrics", "outcome", "recipe", "epochs")
-    return [{key: job[key] for key in keys} for job in left(folder)["jobs"]]
+    keys = ("job", "overrides", "state", "value", "metrics", "outcome", "recipe")
+    return [
+        {key: job[key] for key in keys} | {"epochs": results.epochs(Path(job["folder"]))}
+        for job in left(folder)["jobs"]
+    ]
 
 
 def test_every_combination_is_a_run_and_the_answer_is_a_table(sweep, tmp_path):

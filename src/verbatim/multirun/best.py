@@ -30,7 +30,7 @@ def main(arguments: list[str], root: Path) -> int:
                 job["folder"], expected=f"the outcome {job['outcome']}", found=found.outcome, then=everything["command"]
             )
         if options.json:
-            print(json.dumps({key: value for key, value in job.items() if key != "epochs"}))
+            print(json.dumps(job))
             continue
         from verbatim.progress import Progress
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,15 +113,24 @@ def _decades(low: float, high: float) -> dict[float, str]:
     return powers if len(powers) > 1 else {low: f"{low:.3g}", **powers, high: f"{high:.3g}"}
 
 
-def curves(jobs: Sequence[dict[str, Any]], ranked: Sequence[int], objective: str) -> dict[str, Any]:
-    """Of the first `CURVES` of `ranked` (places in `jobs`) that have epochs. `every`: of so many epochs one is drawn, and the last.
+def curves(
+    jobs: Sequence[dict[str, Any]],
+    ranked: Sequence[int],
+    objective: str,
+    epochs: Callable[[dict[str, Any]], list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Of the first `CURVES` of `ranked` (places in `jobs`) that have `epochs`. `every`: of so many epochs one is drawn, and the last.
 
     `metrics`: the objective first; `lines[k]` belongs to job `jobs[k]`, whose epochs lie at `x[k]`, or `x[0]` where they all
     have the same.
     """
-    with_epochs = [index for index in ranked if jobs[index].get("epochs")]
-    drawn = with_epochs[:CURVES]
-    rows = [jobs[index]["epochs"] for index in drawn]
+    drawn, rows, of = [], [], 0
+    for index in ranked:
+        if curve := epochs(jobs[index]):
+            of += 1
+            if of <= CURVES:  # of a thousand jobs, only what is drawn is kept
+                drawn.append(index)
+                rows.append(curve)
     found = dict.fromkeys(name for job in rows for row in (job[0], job[-1]) for name in row if name != "epoch")
     names = sorted(found, key=lambda name: (name != objective, not name.startswith("validation")))
     longest = max((len(job) for job in rows), default=0)
@@ -135,7 +144,7 @@ def curves(jobs: Sequence[dict[str, Any]], ranked: Sequence[int], objective: str
     for name in names:
         up = axis(name, [_value(row.get(name)) for job in rows for row in job])
         metrics.append({"name": name, "kind": up.kind, "ticks": up.ticks, "lines": _parted(up.at, lengths)})
-    return {"jobs": drawn, "of": len(with_epochs), "every": every, "ticks": across.ticks,
+    return {"jobs": drawn, "of": of, "every": every, "ticks": across.ticks,
             "x": x[:1] if all(one == x[0] for one in x) else x, "metrics": metrics}  # fmt: skip
 
 

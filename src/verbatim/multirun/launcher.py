@@ -23,13 +23,13 @@ from verbatim.multirun import local, results
 from verbatim.multirun.compose import Composer
 from verbatim.multirun.folder import Folder
 from verbatim.multirun.jobs import Ended, Engine, Job
-from verbatim.multirun.plan import Planned, Planner, Sealed
+from verbatim.multirun.plan import Made, Planned, Planner, Sealed
 from verbatim.multirun.table import Table
 from verbatim.record import Record
 
 WAIT_S = 0.25
 WRITE_S = 10.0  # between two writings of the results while jobs run, at least
-WRITE_SHARE = 0.02  # of the time, at most: those of thousands of epochs take seconds
+WRITE_SHARE = 0.02  # of the time, at most
 RECIPES = "recipes.json"
 ENGINES = {"slurm": "verbatim.multirun.slurm.Slurm", "ray": "verbatim.multirun.ray.Ray"}
 current: "list[Launcher]" = []
@@ -200,7 +200,7 @@ class Launcher(Plugin):
         self._compare(job, run, before)
         self._sealed.add(run)
 
-    def _compare(self, job: results.Job, run: Record, before: list[Record]) -> None:
+    def _compare(self, job: results.Job, run: Record, before: list[Made]) -> None:
         """A recipe that is made again must give the same outcome."""
         others = {old.outcome: old.run for old in before if old.recipe == run.recipe and old.run != run.run}
         if others and run.outcome not in others:
@@ -231,7 +231,7 @@ class Launcher(Plugin):
                 self._folder.leave()
             return 0
         everything = self.results()
-        results.write_report(self._folder.path, everything)
+        results.write_report(self._folder.path, everything, self._root)
         self._table.conclude(everything, stopped=self._stopped is not None)
         self._folder.close()
         if code.changed(self._root):  # a module that a late job was the first to load is not what its record says

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ LONG = 600  # characters of a reason
 ENDED_BADLY = ("failed", "refused", "lost", "interrupted")
 
 
-def page(results: dict[str, Any], folder: Path) -> str:
-    """`results`: as results.json has them. `folder`: where the page will lie, two below the project, for its links."""
+def page(results: dict[str, Any], folder: Path, epochs: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> str:
+    """`results`: as results.json has them. `folder`: where the page will lie, two below the project, for its links. `epochs`: the rows
+    of a job's learning curve."""
     jobs: list[dict[str, Any]] = results["jobs"]
     sign = -1 if results["goal"] == "maximize" else 1
     ranked = sorted(range(len(jobs)), key=lambda i: sign * jobs[i]["value"] if finite(jobs[i].get("value")) else 1e301)
@@ -42,7 +43,7 @@ def page(results: dict[str, Any], folder: Path) -> str:
 {_spread(jobs, results)}
 {_plots(results, columns)}
 {_table(results, jobs, ranked, columns, folder)}
-</main><p id="readout" role="status"></p><script type="application/json" id="data">{_data(results, jobs, ranked, columns)}</script>
+</main><p id="readout" role="status"></p><script type="application/json" id="data">{_data(results, jobs, ranked, columns, epochs)}</script>
 <script>{script}</script></body></html>
 """
     return made.encode("utf-8", "replace").decode()  # a path's undecodable bytes can't be written
@@ -239,12 +240,13 @@ def _copy_cell(job: dict[str, Any]) -> str:
 
 
 def _data(
-    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], columns: dict[str, list[str]]
-) -> str:
+    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], columns: dict[str, list[str]],
+    epochs: Callable[[dict[str, Any]], list[dict[str, Any]]],
+) -> str:  # fmt: skip
     axes = [figures.axis_of_words(name, words) for name, words in columns.items()]
     objective = figures.axis(results["objective"], [job.get("value") for job in jobs])
     data = {"axes": [_axis(axis) for axis in (*axes, objective)], "valued": [i for i in ranked if finite(jobs[i].get("value"))],
-            "curves": figures.curves(jobs, ranked, results["objective"])}  # fmt: skip
+            "curves": figures.curves(jobs, ranked, results["objective"], epochs)}  # fmt: skip
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

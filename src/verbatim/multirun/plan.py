@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hydra.core.override_parser.types import RangeSweep
 from omegaconf import OmegaConf
@@ -72,12 +72,31 @@ class Planner:
         return self._fingerprint(self._compose(words).data)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What a multirun keeps in memory of a run. Its record has the rest: those of a thousand runs would take 30 MiB."""
+
+    run: str
+    state: str
+    reason: str
+    metrics: dict[str, Any]
+    wall_s: float
+    recipe: str
+    outcome: str
+
+    @classmethod
+    def of(cls, run: Record) -> Self:
+        return cls(
+            run=run.run, state=ledger.state(run), reason=run.reason, metrics=run.metrics, wall_s=run.wall_s, recipe=run.recipe, outcome=run.outcome
+        )  # fmt: skip
+
+
 class Sealed:
     """The sealed runs of a folder, by what their recipes are made of. Code that git does not know (`code` is empty) is like no other."""
 
     def __init__(self, runs: Path, code: str, lock: str) -> None:
-        self._by_recipe: dict[tuple[str, str], list[Record]] = {}
-        for run in reversed(ledger.read(runs)) if code else ():
+        self._by_recipe: dict[tuple[str, str], list[Made]] = {}
+        for run in ledger.each(runs, newest_first=False) if code else ():
             if isinstance(run, Record) and run.state == "sealed":
                 parts = run.recipe_parts
                 if (parts["code"], parts["lock"]) == (code, lock):
@@ -85,10 +104,11 @@ class Sealed:
 
     def add(self, run: Record) -> None:
         """Newest first, under its data and without."""
-        for data in (run.recipe_parts["data"], ""):
-            self._by_recipe.setdefault((run.recipe_parts["configuration"], data), []).insert(0, run)
+        parts, made = run.recipe_parts, Made.of(run)
+        for data in (parts["data"], ""):
+            self._by_recipe.setdefault((parts["configuration"], data), []).insert(0, made)
 
-    def of(self, planned: Planned) -> list[Record]:
+    def of(self, planned: Planned) -> list[Made]:
         return self._by_recipe.get((planned.configuration, planned.data), [])
 
 

@@ -9,10 +9,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from verbatim import folders, ledger, record, settings
+from verbatim import folders, record, settings
 from verbatim.errors import VerbatimError
 from verbatim.multirun import folder as sweep_folder
 from verbatim.multirun import places, typed
+from verbatim.multirun.plan import Made
 from verbatim.record import Record
 
 FILE = sweep_folder.RESULTS
@@ -40,19 +41,17 @@ class Job:
     recipe: str = ""
     found: bool = False
     different: str = ""
-    epochs: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
-    def take(self, run: Record, root: Path, runs: Path, objective: str) -> None:
+    def take(self, run: Made, root: Path, runs: Path, objective: str) -> None:
         path = runs / run.run
         self.run, self.folder, self.state, self.reason = (
             run.run,
             folders.show(path, root),
-            ledger.state(run),
+            run.state,
             run.reason,
         )
         self.metrics = {name: value for name, value in run.metrics.items() if isinstance(value, int | float)}
         self.wall_s, self.outcome, self.recipe = run.wall_s, run.outcome, run.recipe
-        self.epochs = epochs(path)
         if self.state == "sealed":
             value = run.metrics.get(objective)
             if not isinstance(value, int | float):
@@ -71,7 +70,7 @@ class Job:
         if not run or not path:
             self.state, self.reason = ("lost", lost) if lost else ("failed", _last_words(folder.log(self.index)))
             return None
-        self.take(run, root, path.parent, objective)
+        self.take(Made.of(run), root, path.parent, objective)
         if run.state == "started":
             self.state, self.reason = "lost", lost or "its process was killed"
         return run
@@ -126,10 +125,11 @@ def command() -> str:
     return f"nox -s multirun -- {shlex.join(typed)}".rstrip()
 
 
-def write_report(folder: Path, results: dict[str, Any]) -> None:
+def write_report(folder: Path, results: dict[str, Any], root: Path) -> None:
     from verbatim.multirun import page
 
-    record.write_atomically(folder / sweep_folder.REPORT, page.page(results, folder).encode())
+    made = page.page(results, folder, lambda job: epochs(root / job["folder"]) if job["folder"] else [])
+    record.write_atomically(folder / sweep_folder.REPORT, made.encode())
 
 
 def _last_words(log: Path) -> str:

@@ -11,9 +11,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from multirun_results import job, many, of
+from multirun_results import job, many, of, page
 from verbatim.multirun import figures
-from verbatim.multirun.page import page
 
 HOSTILE = """<!--<script>alert(1)</script ></script>"'&amp;</table>${x}`日本 ☃"""
 VOID = ("meta", "input", "rect", "circle", "path")

@@ -7,8 +7,7 @@ import struct
 import pytest
 
 import devtools
-from multirun_results import many
-from verbatim.multirun.page import page
+from multirun_results import many, page
 
 pytestmark = pytest.mark.skipif(devtools.CHROMIUM is None, reason="no chromium on the PATH")
 
