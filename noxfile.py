@@ -11,9 +11,11 @@ Without nox, `python3.11 noxfile.py` does the same: it makes the tools' environm
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parent
 
@@ -64,6 +66,7 @@ nox.options.error_on_missing_interpreters = False
 
 ENVIRONMENT = Path(os.environ.get("VERBATIM_ENV", ROOT / ".venv"))
 GRACE_S = 20.0  # Ctrl-C: what a run may take to seal its record before nox ends it
+SWEEP_GRACE_S = 300.0  # a cluster may take minutes to end its jobs
 
 
 @nox.session
@@ -83,13 +86,13 @@ def env(session: nox.Session) -> None:
 @nox.session(requires=["env"])
 def train(session: nox.Session) -> None:
     """Train, test and record a run: `nox -s train -- model=cnn seed=3 trainer.epochs=5` (`-- --help` lists everything)."""
-    _python(session, "-m", "experiment.train", *session.posargs)
+    _verdict(session, "-m", "experiment.train", *session.posargs)
 
 
 @nox.session(requires=["env"])
 def multirun(session: nox.Session) -> None:
     """Make many runs, one per combination: `nox -s multirun -- seed=0,1,2 optimizer.lr=1e-2,1e-3` (`-- --help`)."""
-    _verdict(session, "-m", "experiment.train", "--multirun", *session.posargs)
+    _verdict(session, "-m", "experiment.train", "--multirun", *session.posargs, grace_s=SWEEP_GRACE_S)
 
 
 @nox.session(requires=["env"])
@@ -101,7 +104,7 @@ def best(session: nox.Session) -> None:
 @nox.session(requires=["env"])
 def evaluate(session: nox.Session) -> None:
     """Test a run's weights again: `nox -s evaluate -- run=runs/<run>` (or run=latest)."""
-    _python(session, "-m", "experiment.evaluate", *session.posargs)
+    _verdict(session, "-m", "experiment.evaluate", *session.posargs)
 
 
 @nox.session(requires=["env"])
@@ -248,18 +251,27 @@ def bench(session: nox.Session) -> None:
     _python(session, "tests/bench.py", *session.posargs)
 
 
-def _python(session: nox.Session, *arguments: str) -> None:
-    """Run the locked environment's Python, with a fixed hash seed and with byte code written (a start without takes 2.6 times)."""
+def _python(session: nox.Session, *arguments: str, grace_s: float = GRACE_S) -> None:
+    """Run the locked environment's Python, with a fixed hash seed and with byte code written (a start without takes 2.6 times).
+
+    SIGTERM goes to it, and nox waits: left to itself nox would end at once, and leave it running.
+    """
+    signal.signal(signal.SIGTERM, _pass_on)
     path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"  # uv and nox, for what looks for them
     fixed = {"PATH": path, "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", "0"), "PYTHONDONTWRITEBYTECODE": ""}
     python = str(ENVIRONMENT / "bin" / "python")
-    session.run(python, *arguments, env=fixed, external=True, interrupt_timeout=GRACE_S, terminate_timeout=GRACE_S)
+    session.run(python, *arguments, env=fixed, external=True, interrupt_timeout=grace_s, terminate_timeout=grace_s)
 
 
-def _verdict(session: nox.Session, *arguments: str) -> None:
+def _pass_on(number: int, _frame: FrameType | None) -> None:
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        os.kill(int(pid), number)
+
+
+def _verdict(session: nox.Session, *arguments: str, grace_s: float = GRACE_S) -> None:
     """Like `_python`, for a command whose exit code is its answer: nox would turn 1 and 2 into 1, so nox ends with it."""
     try:
-        _python(session, *arguments)
+        _python(session, *arguments, grace_s=grace_s)
     except nox.command.CommandFailed as failed:
         sys.exit(failed.return_code or 1)
 

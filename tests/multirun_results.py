@@ -1,12 +1,15 @@
 """What a multirun leaves in results.json, as its launcher writes it, for any number of jobs: rates × models × seeds."""
 
-import functools
 import math
 
 from verbatim.multirun import page as pages
 
-# In place of each run's epochs.csv.
-page = functools.partial(pages.page, epochs=lambda job: job["epochs"])
+
+def page(results, folder):
+    """Of a sweep's folder two below the project, with curves in place of each run's epochs.csv."""
+    return pages.page(results, folder, folder.absolute().parents[1], lambda job: job["epochs"])
+
+
 RATES, MODELS, SEEDS = ("1e-4", "1e-3", "1e-2", "1e-1"), ("mlp", "cnn"), 3
 
 
@@ -27,7 +30,7 @@ def job(index, *words, value=None, state="sealed", reason="", epochs=4):
 
 def of(jobs, goal="minimize"):
     return {
-        "sweep": "20261124T220512Z-1a2b3c4d", "command": "nox -s multirun -- seed=0,1,2 optimizer.lr=1e-4,1e-3,1e-2,1e-1",
+        "sweep": "20261124T220512Z-1a2b3c4d", "rerun": "", "command": "nox -s multirun -- seed=0,1,2 optimizer.lr=1e-4,1e-3,1e-2,1e-1",
         "started": "2026-11-24T22:05:12Z", "finished": "2026-11-24T22:06:40Z", "objective": "validation_loss", "goal": goal,
         "jobs": jobs,
     }  # fmt: skip

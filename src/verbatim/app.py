@@ -56,8 +56,7 @@ def run(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: it is printed here, in one form
     from verbatim import multirun
 
-    if many := not {*multirun.WORDS}.isdisjoint(sys.argv[1:]):
-        multirun.prepare(sys.argv)
+    many = not {*multirun.WORDS}.isdisjoint(sys.argv[1:]) and multirun.prepare(sys.argv)
     try:
         _run(main)
     except SystemExit as ended:

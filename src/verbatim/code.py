@@ -35,10 +35,13 @@ def hold(root: Path) -> Code:
     return _held[root]
 
 
-def changed(root: Path) -> bool:
-    """Whether the code is another than `hold` found."""
-    held = _held.pop(root)
-    return capture(root, "").tree != held.tree
+def changed(root: Path) -> list[str]:
+    """Files that are not as `hold` found them, and that a process could have loaded since: Python's and Hydra's."""
+    held, now = _held.pop(root), capture(root, "")
+    if held.tree == now.tree or not held.tree or not now.tree:
+        return []
+    names = git(root, "diff", "--name-only", "-z", held.tree, now.tree).split("\0")
+    return [name for name in names if name.endswith((".py", ".yaml", ".yml"))]
 
 
 def capture(root: Path, run_id: str) -> Code:

@@ -33,4 +33,4 @@ def mendable(error: BaseException | None) -> VerbatimError | None:
 
 
 class Interrupted(BaseException):
-    """SIGTERM, turned into an exception, so that a run seals its record before the process ends."""
+    """SIGTERM (or SIGHUP: its name), turned into an exception, so that a run seals its record before the process ends."""

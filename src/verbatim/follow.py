@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from verbatim import causes, record
-from verbatim.errors import Interrupted, VerbatimError
+from verbatim.ending import sigterm_raises
+from verbatim.errors import VerbatimError
 from verbatim.record import Record
 from verbatim.trace import HEADER_BYTES, Reader
 
@@ -106,17 +107,3 @@ def _end(process: Process) -> None:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             process.kill()
             process.wait()
-
-
-@contextlib.contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """SIGTERM ends the run that was started before it ends this process."""
-
-    def interrupt(_number: int, _frame: Any) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from verbatim import container, context, digest, engine, follow, image, image_store, launch
+from verbatim import container, context, digest, engine, image, image_store, launch
+from verbatim.ending import sigterm_raises
 from verbatim.errors import VerbatimError
 from verbatim.follow import Process
 from verbatim.record import Record
@@ -33,7 +34,7 @@ def prepared(
     launch.write_config(folder / "config", run.recipe_config, paths | places)
     words = launch.command(run.command, tree, Path("python"), folder / "config")
     words = [f"{WORKSPACE}/{word.removeprefix(f'{tree}/')}" if word.startswith(f"{tree}/") else word for word in words]
-    with follow.sigterm_raises(), engine.connect() as client, engine.refusals("the train image"):
+    with sigterm_raises(), engine.connect() as client, engine.refusals("the train image"):
         devices = _devices(client, run, variant)
         with _image(client, root, folder, tree, variant) as made:
             found = image_store.of(client, made, root)["digest"]

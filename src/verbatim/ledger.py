@@ -13,9 +13,9 @@ from verbatim import digest, environment, record, verdicts
 from verbatim.errors import VerbatimError
 
 
-def each(runs: Path, *, newest_first: bool = True) -> Iterator[record.Record | VerbatimError]:
-    """Every run folder's record, one after another; a folder whose record can't be read gives the reason instead."""
-    for folder in sorted(runs.iterdir(), reverse=newest_first) if runs.is_dir() else ():
+def each(runs: Path) -> Iterator[record.Record | VerbatimError]:
+    """Every run folder's record, newest first; a folder whose record can't be read gives the reason instead."""
+    for folder in sorted(runs.iterdir(), reverse=True) if runs.is_dir() else ():
         if folder.is_dir() and folder.name != verdicts.IMPORTED:
             try:
                 yield record.read(folder)
@@ -24,7 +24,7 @@ def each(runs: Path, *, newest_first: bool = True) -> Iterator[record.Record | V
 
 
 def read(runs: Path) -> list[record.Record | VerbatimError]:
-    """All of them, newest first."""
+    """All of them at once."""
     return list(each(runs))
 
 

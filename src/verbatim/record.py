@@ -69,7 +69,7 @@ class Record:
             "code": self.code.get("tree", ""),
             "lock": self.lock.get("digest", ""),
             "data": self.data.get("fingerprint", ""),
-            "configuration": digest.of_value([self.recipe_config, self.level, self.seed]),
+            "configuration": configuration(self.recipe_config, self.level, self.seed),
         }
 
     @property
@@ -106,10 +106,15 @@ class Record:
         return digest.of_value([self.trace.get("digest"), self.weights, self.metrics])
 
 
+def configuration(recipe_config: dict[str, Any], level: str, seed: int) -> str:
+    """Digest of that part of a recipe which settings make."""
+    return digest.of_value([recipe_config, level, seed])
+
+
 def statement(record: Record) -> dict[str, Any]:
     """The record as an in-toto Statement, ready for JSON."""
     subjects = [{"name": name, "digest": _sha256(value)} for name, value in sorted(record.files.items())]
-    started = digest.of_value([record.recipe_config, record.level, record.seed])
+    started = configuration(record.recipe_config, record.level, record.seed)
     annotations = {
         "state": record.state, "reason": record.reason, "recipe": record.recipe, "outcome": record.outcome,
         "metrics": record.metrics, "trace": record.trace, "weights": record.weights, "wall_s": record.wall_s,
@@ -171,8 +176,9 @@ def write_atomically(path: Path, data: bytes, *, flush: bool = True) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:
+    except OSError as error:
         beside.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a full disk names no file
         raise
 
 

@@ -16,6 +16,7 @@ Of several ranks, the first alone writes.
 
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -179,12 +180,13 @@ class Run:
             self.progress.stop()
             at = f" at step {self._step}" if self._step >= 0 else " before the first step"
             if isinstance(error, KeyboardInterrupt | Interrupted):
-                self._seal("interrupted", ("SIGTERM" if isinstance(error, Interrupted) else "Ctrl-C") + at)
+                self._seal("interrupted", (str(error) if isinstance(error, Interrupted) else "Ctrl-C") + at)
             else:
                 what = f"{type(error).__name__}: {error}" if error else "the script ended without run.finish()"
                 if mend := mendable(error):
                     what = str(mend)
-                self._seal("failed", what + at)
+                first, line, more = what.partition("\n")
+                self._seal("failed", first + at + line + more)
             self.progress.say(f"{self.show(self.folder)}: {self.record.state}{at}")
             if self.ranks.first and checkpoint.found(self.folder):
                 self.progress.say("the same command goes on from its last checkpoint; machine.resume=never starts anew")
@@ -211,7 +213,12 @@ class Run:
         for path in sorted(self.folder.iterdir()):
             if path.name != record.FILE and path.is_file() and not path.name.startswith("."):
                 self.record.files[path.name] = digest.of_file(path)
-        record.write(self.folder, self.record)
+        try:
+            record.write(self.folder, self.record)
+        except OSError:
+            if not (self.folder / record.FILE).exists():  # a full disk left no room even to begin: it is no run
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         if state == "sealed":
             checkpoint.remove(self.folder)
         (self.folder / resume.LOCK).unlink(missing_ok=True)

@@ -13,8 +13,8 @@ import sys
 import time
 from typing import Any
 
+from verbatim.ending import sigterm_raises
 from verbatim.errors import Interrupted
-from verbatim.follow import sigterm_raises
 
 GRACE_S = 15.0  # what ranks may take to seal and end, once one has
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

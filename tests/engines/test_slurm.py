@@ -202,4 +202,4 @@ def test_without_slurm_it_says_where_to_go(monkeypatch, tmp_path):
 def test_the_end_of_a_job_is_read_from_what_squeue_or_sacct_prints(line, lost):
     ((name, state),) = slurm._states(line)
 
-    assert (name, slurm._lost(*state)) == ("12_3", lost)
+    assert (name, slurm._how_it_ended(0, *state).lost) == ("12_3", lost)

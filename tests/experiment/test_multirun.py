@@ -141,6 +141,21 @@ def test_another_outcome_of_a_recipe_fails_the_sweep(sweep, tmp_path):
     assert done.returncode == 1
     assert "≠ job 1" in done.stdout and "≠ job 0" not in done.stdout
     assert left(tmp_path)["jobs"][1]["different"].startswith(job["run"])
+    assert "rerun" not in done.stdout  # all are sealed
+    for words in (
+        ["--again"],
+        [],
+    ):  # neither a third outcome that is like one of them, nor looking again, makes them one
+        done = sweep("seed=0,1", *words)
+        assert (done.returncode, "≠ job 1" in done.stdout) == (1, True)
+
+
+def test_what_is_left_is_rerun_without_the_flag_that_makes_all_again(sweep):
+    done = sweep("seed=0", "optimizer.lr=1e-2,1e38", "trainer.max_steps=20", "--again")
+
+    assert done.returncode == 1
+    (rerun,) = [line for line in done.stdout.splitlines() if line.startswith("rerun")]
+    assert "optimizer.lr=1e-2,1e38" in rerun and "--again" not in rerun
 
 
 def test_one_failing_job_is_named_and_the_others_go_on(sweep, tmp_path):
@@ -196,6 +211,44 @@ def test_a_job_whose_process_is_killed_is_started_again_and_goes_on(tmp_path):
     assert sealed(tmp_path).total() == 2
 
 
+def test_a_job_of_which_one_rank_is_killed_is_started_again(tmp_path):
+    process = started(tmp_path, *LONG, "trainer.epochs=60", "seed=0", "machine.ranks=2", "trainer.shards=2")
+    wait_for(lambda: any(checkpoint.found(path) for path in (tmp_path / "runs").glob("*")), process)
+    victim = next((tmp_path / "runs").iterdir())
+    os.kill(record.read(victim).environment["process"]["pid"], signal.SIGKILL)
+    out = process.communicate()[0]
+
+    assert process.returncode == 0, out
+    assert "job 0 was lost (killed (SIGKILL)" in out
+    assert record.read(victim).resumed[0]["ended"] == "killed"
+
+
+def test_a_job_that_crashes_has_failed_and_says_how(tmp_path):
+    process = started(tmp_path, *LONG, "trainer.epochs=400", "seed=0")
+    wait_for(lambda: max(steps_of(tmp_path), default=0) > 10_000, process)
+    os.kill(record.read(next((tmp_path / "runs").iterdir())).environment["process"]["pid"], signal.SIGSEGV)
+    out = process.communicate()[0]
+
+    assert process.returncode == 1
+    assert left(tmp_path)["jobs"][0]["state"] == "failed"
+    assert "1 failed: its process was ended by SIGSEGV before its record was sealed" in out
+    (log,) = (tmp_path / "sweeps").glob("*/jobs/0.log")
+    assert f"# log: {log}" in out
+    assert "Fatal Python error: Segmentation fault" in log.read_text()
+
+
+def test_what_another_multirun_seals_meanwhile_is_found(tmp_path):
+    """Two at once, in opposite orders, over the same runs."""
+    words = (*LONG[:2], "trainer.epochs=40", "--at-once", "1")
+    one = started(tmp_path, *words, "seed=0,1,2,3,4,5")
+    other = started(tmp_path, *words, "seed=5,4,3,2,1,0")
+    said = [process.communicate()[0] for process in (one, other)]
+
+    assert [one.returncode, other.returncode] == [0, 0], said
+    assert len(sealed(tmp_path)) == 6
+    assert sealed(tmp_path).total() <= 8  # those that both were at when they met
+
+
 def test_a_job_that_is_lost_each_time_is_given_up(tmp_path):
     """Killed before it does anything, by a limit that its process has."""
     process = started(tmp_path, *LONG, "seed=0", "multirun.retries=1")
@@ -247,7 +300,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(tmp_path):
     assert set(sealed(folder).values()) == {1}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_a_sweep_that_is_asked_to_end_leaves_checkpoints(tmp_path, number, code):
     process = started(tmp_path, *LONG, "trainer.epochs=100000", "seed=0,1,2")
     wait_for(lambda: max(steps_of(tmp_path), default=0) > 10_000, process)
@@ -282,7 +335,7 @@ def test_two_at_once_in_one_folder(tmp_path):
     process.communicate()
 
     assert second.returncode == 2
-    assert "expected that no other process is at this sweep, found one that is" in second.stderr
+    assert f"expected that no other process is at this sweep, found process {process.pid} of " in second.stderr
 
 
 @pytest.mark.parametrize(
@@ -294,7 +347,13 @@ def test_two_at_once_in_one_folder(tmp_path):
         (["seed=range(0,1000000)"], "found 1,000,000\n  next: if they are meant, add --limit 1000000"),
         (["seed=range(0,1000)", "optimizer.lr=1e-2,1e-3"], "expected at most 1,000 jobs, found 2,000"),
         (["seed=0,1", "multirun.objective=test_loss"], "multirun.objective: expected a metric of the validation part"),
-        (["seed=0,1", "multirun.objective=validation_f1"], "found validation_f1\n  next: the same command with multirun.objective=…"),
+        (["seed=0,1", "multirun.objective=steps"], "multirun.objective: expected a metric of the validation part"),
+        (["seed=0,1", "multirun.objective=validation_f1"], "multirun.goal: expected minimize or maximize, for validation_f1, found auto"),
+        (["seed=0,1", "hydra/launcher=basic"], "hydra/launcher: expected local, slurm or ray, found BasicLauncher"),
+        (["seed=0,1", "hydra/sweeper=basic"], "hydra/sweeper: expected grid or optuna, found another"),
+        (["seed=0,1", "--agin"], "error: expected a flag of those that --help lists, found --agin"),
+        (["hydra/sweeper=optuna", "hydra.sweeper.sampler=grid", "hydra.sweeper.n_trials=null", "seed=range(0,2000000000)"], "found 2,000,000,000"),
+        (["hydra/sweeper=optuna", "sweep=seeds,learning_rate"], "expected one file of configs/sweep/, found several"),
         (["seed=0,1", "hydra/launcher=slrm"], "hydra/launcher: expected one of "),
         (["optimizer.lr=interval(0,1)"], "add hydra/sweeper=optuna"),
         (["seed=0,1", "paths.sweeps=/proc/none"], "expected a folder that can be written to"),
@@ -311,9 +370,27 @@ def test_bad_input_is_refused_in_one_line(sweep, tmp_path, words, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    if "f1" not in says:
-        assert not (tmp_path / "runs").exists()
-        assert not list((tmp_path / "sweeps").glob("*"))
+    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "sweeps").glob("*"))
+
+
+def test_an_objective_that_no_run_gave_loses_nothing(sweep, tmp_path):
+    one = sweep("seed=0,1", "multirun.objective=validation_losses")
+
+    assert one.returncode == 1
+    assert [job["state"] for job in left(tmp_path)["jobs"]] == ["sealed", "sealed"]
+    assert "multirun.objective: expected one of validation_loss, validation_accuracy: what the runs gave, found validation_losses, which 2 of them did not" in one.stdout  # fmt: skip
+    two = sweep("seed=0,1")
+    assert (two.returncode, two.stdout.count("2 with a sealed outcome already")) == (0, 1)
+    assert set(sealed(tmp_path).values()) == {1}
+
+
+def test_the_configuration_is_shown_where_it_is_asked_for(sweep, tmp_path):
+    done = sweep("seed=0,1", "optimizer.lr=0.02", "--cfg", "job")
+
+    assert done.returncode == 0, done.stderr
+    assert "lr: 0.02" in done.stdout
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_sweep_kept_as_a_file(sweep, tmp_path):
@@ -361,26 +438,27 @@ def test_a_search_says_what_it_found_not_what_it_has_just_run(sweep):
     assert "2 jobs, 2 with a sealed outcome already" in sweep(*search).stdout
 
 
-def test_a_full_disk_ends_the_sweep_and_it_goes_on_where_there_is_room(tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", small], check=False, capture_output=True
-    ).returncode:
-        pytest.skip("may not mount a small file system")
-    try:
-        words = (*SMALL, "model.hidden=[64]", "seed=range(0,6)")
-        done = python(*command(small, *words))
-        assert done.returncode in (1, 2), done.stdout
-        assert "Traceback" not in done.stdout + done.stderr
-        assert "none left" in done.stdout + done.stderr
+def test_a_full_disk_ends_the_sweep_and_it_goes_on_where_there_is_room(small_disk):
+    small = small_disk("400k")
+    words = (*SMALL, "model.hidden=[64]", "seed=range(0,6)")
+    done = python(*command(small, *words))
+    assert done.returncode in (1, 2), done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "none left" in done.stdout + done.stderr
 
-        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        again = python(*command(small, *words))
-        assert again.returncode == 0, again.stdout + again.stderr
-        assert set(sealed(small).values()) == {1}
-    finally:
-        subprocess.run(["umount", small], check=True)
+    subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+    again = python(*command(small, *words))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert set(sealed(small).values()) == {1}
+
+
+def test_a_full_disk_under_the_sweep_alone_hides_no_answer(sweep, small_disk):
+    done = sweep("seed=0,1", f"paths.sweeps={small_disk('36k')}")
+
+    assert done.returncode == 2
+    assert "best    " in done.stdout
+    assert done.stderr.count("expected room on the disk, found none left") == 1
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_code_that_changes_meanwhile_is_told(tmp_path):
@@ -394,7 +472,9 @@ def test_code_that_changes_meanwhile_is_told(tmp_path):
         marker.unlink(missing_ok=True)
 
     assert process.returncode == 1
-    assert "the code changed while the jobs ran: --again makes sure" in out
+    assert f"src/experiment/{marker.name} changed while the jobs ran" in out
+    again = python(*command(tmp_path, *LONG, "trainer.epochs=150", "seed=0,1"))
+    assert "with a sealed outcome already" in again.stdout  # by the code as it was
 
 
 def test_code_that_nobody_knows_is_like_no_other(sweep, tmp_path):

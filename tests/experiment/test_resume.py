@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
 
 import pytest
 
@@ -260,18 +259,6 @@ def test_without_checkpoints_there_is_none_and_sigterm_ends_at_once(tmp_path):
     assert not (only(tmp_path / "runs") / checkpoint.FOLDER).exists()
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A file system of 1 MiB."""
-    at = tmp_path / "disk"
-    at.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(at)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a file system")
-    yield at
-    subprocess.run(["umount", str(at)], check=True)
-
-
 FILL = """
 with open(os.environ["BALLAST"], "wb", buffering=0) as file:
     try:
@@ -280,7 +267,8 @@ with open(os.environ["BALLAST"], "wb", buffering=0) as file:
 """
 
 
-def test_a_disk_that_fills_up_leaves_whole_checkpoints_and_room_lets_it_go_on(disk, whole):
+def test_a_disk_that_fills_up_leaves_whole_checkpoints_and_room_lets_it_go_on(small_disk, whole):
+    disk = small_disk("1m")
     started = start(disk / "runs", *SMALL, script=AT_STEP, AT="45", DO=FILL, BALLAST=str(disk / "ballast"))
     assert started.wait() == 2
     assert "expected room on the disk, found none left; what was written before is whole" in started.said

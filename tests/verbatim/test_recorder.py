@@ -76,6 +76,12 @@ def test_an_own_script_is_recorded_by_a_few_lines(runs):
             "interrupted",
             "SIGTERM at step 2",
         ),
+        (
+            "if step == 2: import os, signal; os.kill(os.getpid(), signal.SIGHUP)",
+            143,
+            "interrupted",
+            "SIGHUP at step 2",
+        ),
         ("if step == 2: sys.exit(7)", 7, "failed", "SystemExit: 7 at step 2"),
         ("if step == 4: return", 0, "failed", "the script ended without run.finish() at step 4"),
         (
@@ -169,26 +175,27 @@ def test_places_are_no_part_of_the_recipe():
     assert "paths" not in recipe_config(config("/a"))
 
 
-def test_a_full_disk_leaves_the_earlier_files_whole_and_the_record_sealed(tmp_path):
-    """A real one: a file system of 600 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a file system")
-    try:
-        body = "run.save(f'step{step}.safetensors', {'w': torch.zeros(40_000)})"
-        done = script(disk / "runs", body)
-        folder, run = only(disk / "runs")
+def test_a_full_disk_leaves_the_earlier_files_whole_and_the_record_sealed(small_disk):
+    disk = small_disk("600k")
+    done = script(disk / "runs", "run.save(f'step{step}.safetensors', {'w': torch.zeros(40_000)})")
+    folder, run = only(disk / "runs")
 
-        assert done.returncode == 2
-        assert "expected room on the disk, found none left; what was written before is whole" in done.stderr
-        assert "Traceback" not in done.stderr
-        assert run.state == "failed"
-        assert "none left" in run.reason
-        whole = sorted(folder.glob("*.safetensors"))
-        assert whole
-        assert {path.stat().st_size for path in whole} == {whole[0].stat().st_size}
-        assert not list(folder.glob(".*"))
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 2
+    assert f"error: {folder}/step" in done.stderr
+    assert "expected room on the disk, found none left; what was written before is whole" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run.state == "failed"
+    assert "none left" in run.reason
+    whole = sorted(folder.glob("*.safetensors"))
+    assert whole
+    assert {path.stat().st_size for path in whole} == {whole[0].stat().st_size}
+    assert not list(folder.glob(".*"))
+
+
+def test_a_disk_without_room_to_begin_leaves_no_run(small_disk):
+    disk = small_disk("4k")
+    done = python("-m", "experiment.train", f"paths.runs={disk}/runs")  # its record takes more
+
+    assert done.returncode == 2
+    assert "expected room on the disk, found none left" in done.stderr
+    assert list((disk / "runs").rglob("*")) == []

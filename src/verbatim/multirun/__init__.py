@@ -16,17 +16,19 @@ examples:
 
 settings: multirun.objective (a metric of the validation part), multirun.goal (auto, minimize, maximize), multirun.retries (of jobs that
 were lost: killed, or with their node), and all those of nox -s train -- --help.
-exit codes: 0 all jobs are sealed; 1 some failed, or gave another outcome than before; 2 could not be started; 130 Ctrl-C; 143 SIGTERM."""
+exit codes: 0 all jobs are sealed; 1 some failed, lack the objective, or gave another outcome than before; 2 could not be started; 130 Ctrl-C; 143 SIGTERM."""
 
 
 WORDS = ("--multirun", "-m")  # by which Hydra knows one
 PLACES = (("--config-dir", "-cd"), ("--config-name", "-cn"), ("--config-path", "-cp"))  # where Hydra is to read
+SHOWS = {"--cfg", "-c", "--info", "-i", "--hydra-help"}  # Hydra's flags that print something, and run nothing
 typed: list[str] = []  # the command line as the person gave it
 places: list[str] = []  # those of `PLACES` in it: each job needs them too
 
 
-def prepare(arguments: list[str]) -> None:
-    """Before Hydra reads the command line: turn the flags into settings, and let it know the launcher and the sweepers."""
+def prepare(arguments: list[str]) -> bool:
+    """Before Hydra reads the command line: turn the flags into settings, and let it know the launcher and the sweepers. False where
+    many runs are not what is asked for: a configuration is to be shown."""
     parser = argparse.ArgumentParser(
         prog="nox -s multirun --", usage="%(prog)s [flags] [settings]", description=ABOUT, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
@@ -45,10 +47,15 @@ def prepare(arguments: list[str]) -> None:
         parser.add_argument(*names, help=argparse.SUPPRESS)
     typed[:] = [word for word in arguments[1:] if word not in WORDS]
     given, rest = parser.parse_known_args(arguments[1:])
+    if not SHOWS.isdisjoint(rest):
+        arguments[1:] = [word for word in arguments[1:] if word not in WORDS and not _sweeps(word)]
+        return False
+    if flags := [word for word in rest if word.startswith("-")]:
+        parser.error(f"expected a flag of those that --help lists, found {flags[0]}")
     said = ((name, getattr(given, name[2:].replace("-", "_"))) for name, _ in PLACES)
     places[:] = [f"{name}={value}" for name, value in said if value]
-    flags = {"again": given.again or None, "at_once": given.at_once, "limit": given.limit}
-    settings = [f"multirun.{name}={str(v).lower()}" for name, v in flags.items() if v is not None]
+    values = {"again": given.again or None, "at_once": given.at_once, "limit": given.limit}
+    settings = [f"multirun.{name}={str(v).lower()}" for name, v in values.items() if v is not None]
     arguments[1:] = ["--multirun", *places, *rest, *settings]
 
     from hydra.core.plugins import Plugins
@@ -60,6 +67,17 @@ def prepare(arguments: list[str]) -> None:
     from verbatim.multirun.sweeper import Grid
 
     known |= {f"hydra_plugins.verbatim.{plugin.__name__}": plugin for plugin in (Launcher, Grid, Study)}
+    return True
+
+
+def _sweeps(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except HydraException:
+        return False
 
 
 def finish(code: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Exit codes of a job, as a cluster gives them: whether somebody took it away."""
+"""Exit codes of a job, as this machine or a cluster gives them: how it ended, and whether somebody took it away."""
 
 import signal
 
@@ -9,8 +9,16 @@ REASONS = {
 
 
 def lost(code: int) -> str:
-    """Why; empty where the end is the job's own doing. A shell, srun or a job with ranks says 128 + n of signal n, Python -n."""
-    for number, reason in REASONS.items():
-        if code in (-number, 128 + number):
-            return reason
-    return ""
+    """Why; empty where the end is the job's own doing."""
+    return REASONS.get(number, "") if (number := _signal(code)) else ""
+
+
+def how(code: int) -> str:
+    number = _signal(code)
+    return f"its process was ended by {number.name}" if number else f"its process ended with exit code {code}"
+
+
+def _signal(code: int) -> signal.Signals | None:
+    """A shell, srun or a job with ranks says 128 + n of signal n, Python -n."""
+    number = -code if code < 0 else code - 128
+    return signal.Signals(number) if number in {*signal.Signals} else None

@@ -12,6 +12,7 @@ CURVES = 200  # drawn at most: more are not told apart
 NUMBERS = 30_000  # of all curves and columns together: about 130 KiB
 FINE = 1000  # steps from the bottom of a picture to its top
 FEW = 8  # so many values all get a label of their own
+LONG = 8  # characters of a number beside an axis
 ABSENT = "–"
 
 
@@ -49,8 +50,9 @@ def axis_of_words(name: str, words: Sequence[str]) -> Axis:
     numbers = [_number(word) for word in words]
     sizes = sorted(abs(number) for number in set(numbers) if number)
     if None not in numbers and not (0.0 in numbers and len(sizes) < FEW and _decades_apart(sizes)):
-        few = {number: word for number, word in zip(numbers, words, strict=True) if number is not None}
-        return axis(name, numbers, few if len(few) <= FEW else None)
+        few = {number: _brief(word) for number, word in zip(numbers, words, strict=True) if number is not None}
+        whole = all(number is None or number.is_integer() for number in numbers)
+        return axis(name, numbers, few if len(few) <= FEW else None, decades=2 if whole else 1)
     points = sorted(
         dict.fromkeys(words), key=lambda word: (_number(word) is None, _number(word) or 0.0, _natural(word))
     )
@@ -59,14 +61,14 @@ def axis_of_words(name: str, words: Sequence[str]) -> Axis:
 
 
 def axis(
-    name: str, values: Sequence[float | None], labels: dict[float, str] | None = None, *, linear: bool = False
+    name: str, values: Sequence[float | None], labels: dict[float, str] | None = None, *, decades: float = 2
 ) -> Axis:
-    """On a logarithmic scale where the values span two decades or more. `labels`: of all values, where they are few."""
+    """On a logarithmic scale where the values span so many decades or more. `labels`: of all values, where they are few."""
     there = [value for value in values if finite(value) and value is not None]
     low, high = min(there, default=0.0), max(there, default=0.0)
     if high - low <= max(1e-12 * max(abs(low), abs(high)), 1e-300):
         return Axis(name, "linear", [(FINE // 2, f"{low:g}")], [FINE // 2 if finite(v) else None for v in values])
-    log = low > 0 and not linear and _decades_apart([low, high])
+    log = low > 0 and _decades_apart([low, high], decades)
 
     def place(value: float) -> int:
         of = math.log if log else float
@@ -78,8 +80,13 @@ def axis(
     return Axis(name, "log" if log else "linear", ticks, at)
 
 
-def _decades_apart(positive: Sequence[float]) -> bool:
-    return len(positive) > 1 and math.log10(positive[-1]) - math.log10(positive[0]) > 2 - 1e-9
+def _decades_apart(positive: Sequence[float], decades: float = 2) -> bool:
+    return len(positive) > 1 and math.log10(positive[-1]) - math.log10(positive[0]) > decades - 1e-9
+
+
+def _brief(word: str) -> str:
+    """What a search drew has 17 digits."""
+    return word if len(word) <= LONG else f"{float(word):.4g}"
 
 
 def _natural(word: str) -> list[str | int]:
@@ -102,6 +109,8 @@ def _steps(low: float, high: float) -> dict[float, str]:
     largest = max(abs(low), abs(high))
     digits = max(1, math.ceil(math.log10(largest / step)) + 1)
     form = f".{max(0, -math.floor(math.log10(step) + 1e-9))}f" if largest < 1e6 and step > 1e-7 else f".{digits}g"
+    if low.is_integer() and high.is_integer():  # epochs, say: none lies between two
+        step = max(1.0, step)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return {min(max(i * step, low), high): f"{i * step + 0.0:{form}}" for i in range(first, last + 1)}
 
@@ -138,7 +147,7 @@ def curves(
     every = math.ceil(longest / room)
     rows = [[row for i, row in enumerate(job) if (len(job) - 1 - i) % every == 0] for job in rows]
     lengths = [len(job) for job in rows]
-    across = axis("epoch", [_value(row.get("epoch")) for job in rows for row in job], linear=True)
+    across = axis("epoch", [_value(row.get("epoch")) for job in rows for row in job], decades=math.inf)
     x = _parted(across.at, lengths)
     metrics = []
     for name in names:

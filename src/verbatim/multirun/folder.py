@@ -1,6 +1,7 @@
 """A sweep's folder, `sweeps/<UTC time>-<8 hex digits>`: the digits are of its command, code and lock, so that the same command finds it.
 
-    .lock           held by the process that is at it
+    .lock           held by the process that is at it, which says who it is
+    sweep.json      what the digits are of
     recipes.json    what each job's recipe is, so that a thousand need not be composed again
     jobs/<number>   where its run lies, once it has one;  jobs/<number>.log  what it printed
     results.json    what came out
@@ -9,10 +10,13 @@
 Whether a job is done is not kept here: its run's record says so.
 """
 
+import contextlib
 import fcntl
 import json
+import os
+import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,20 +26,22 @@ from verbatim.errors import VerbatimError
 
 RESULTS = "results.json"
 REPORT = "report.html"
+LOCK, IDENTITY = ".lock", "sweep.json"
 
 
 class Folder:
-    """Of the sweep that `identity` names: found, or made."""
+    """Of the sweep that `identity` names, its command, code and lock: found, or made."""
 
-    def __init__(self, sweeps: Path, identity: Sequence[Any]) -> None:
-        mark = digest.of_value(list(identity)).removeprefix("sha256:")[:8]
+    def __init__(self, sweeps: Path, identity: dict[str, Any]) -> None:
+        mark = digest.of_value(identity).removeprefix("sha256:")[:8]
         try:
             sweeps.mkdir(parents=True, exist_ok=True)
-            there = sorted(sweeps.glob(f"*-{mark}"))
-            self.path = there[-1] if there else sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{mark}"
+            with _alone(sweeps):  # else the same command, given twice at once, makes two
+                there = sorted(sweeps.glob(f"*-{mark}"))
+                self.path = there[-1] if there else sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{mark}"
+                (self.path / "jobs").mkdir(parents=True, exist_ok=True)
             self.continued = bool(there)
-            (self.path / "jobs").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a")
+            self._lock = (self.path / LOCK).open("a")
         except OSError as error:
             raise VerbatimError(
                 error.filename or sweeps, expected="a folder that can be written to", found=error.strerror, then="add paths.sweeps=…"
@@ -44,10 +50,17 @@ class Folder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise VerbatimError(
-                self.path, expected="that no other process is at this sweep", found="one that is", then="wait for it, or end it"
+                self.path, expected="that no other process is at this sweep", found=(self.path / LOCK).read_text().strip() or "one that is",
+                then="wait for it, or end it",
             ) from None  # fmt: skip
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} of {platform.node()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n")
+        self._lock.flush()
         for left in (*self.path.glob(".*.*"), *self.path.glob("jobs/.*")):  # what a killed process was about to write
             left.unlink()
+        self.other = None if self.continued else _other(sweeps, identity)
+        if not self.continued:
+            self.write(IDENTITY, identity)
 
     def at(self, job: int) -> Path:
         return self.path / "jobs" / str(job)
@@ -60,13 +73,6 @@ class Folder:
         try:
             return Path(self.at(job).read_text().strip())
         except OSError:
-            return None
-
-    def read(self, name: str) -> Any:
-        """None where there is no such file, or a damaged one."""
-        try:
-            return json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
             return None
 
     def write(self, name: str, value: Any) -> None:
@@ -82,11 +88,40 @@ class Folder:
         self.close()
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While no other process is in here."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network's file system may lock no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _other(sweeps: Path, identity: dict[str, Any]) -> tuple[Path, str] | None:
+    """The newest sweep of the same command, and what else it is not the same in: a person may have meant to go on with it."""
+    for path in sorted(sweeps.glob(f"*/{IDENTITY}"), reverse=True):
+        known = read(path)
+        if isinstance(known, dict) and known.get("command") == identity["command"]:
+            return path.parent, " and ".join(name for name in identity if known.get(name) != identity[name])
+    return None
+
+
+def read(path: Path) -> Any:
+    """None where there is no such file, or a damaged one."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def find(name: str, sweeps: Path, root: Path) -> tuple[Path, dict[str, Any]]:
-    """A sweep by its path or name, or `latest`, and its results."""
+    """A sweep by its path or name, or `latest`, that which somebody was last at; and its results."""
     if name == "latest":
-        found = sorted(path.parent for path in sweeps.glob(f"*/{RESULTS}"))
-        candidates = found[-1:]
+        found = max(sweeps.glob(f"*/{RESULTS}"), key=lambda path: path.stat().st_mtime_ns, default=None)
+        candidates = [found.parent] if found else []
     else:
         candidates = [path for path in (Path(name), root / name, sweeps / name) if (path / RESULTS).is_file()]
     if not candidates:

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from verbatim import spawn
+from verbatim import ending, spawn
 from verbatim.errors import VerbatimError, mendable
 
 
@@ -31,7 +31,7 @@ def _guarded(run: Callable[[], int], parent: int) -> int:
         os.setsid()  # Ctrl-C on the terminal goes to the parent alone, which sees to its children
     _die_with(parent)
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ending.ENDS):
         signal.signal(number, signal.SIG_DFL)
     try:
         return run()
@@ -72,7 +72,7 @@ def ask(question: Callable[[], Any]) -> Any:
             if not (mend := mendable(error)):
                 raise
             answer = {"where": mend.where, "expected": mend.expected, "found": str(mend.found), "then": mend.then}
-        with os.fdopen(writer, "w") as file:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as file:  # Ctrl-C: nobody waits for it
             json.dump(answer, file)
         return 0
 

@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from verbatim import record
+from verbatim.multirun import codes
 
 AT = "VERBATIM_JOB"
 
@@ -34,10 +35,16 @@ class Job:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
     """`lost`: the engine took the job away (its process was killed, its node failed or was preempted), and why. Such a job is tried
-    again. Any other end is the job's own doing, and its record says what it was."""
+    again. Any other end is the job's own doing, and its record says what it was; `how`, where the record could not."""
 
     index: int
     lost: str = ""
+    how: str = "its process ended"
+
+    @classmethod
+    def by(cls, index: int, code: int) -> Self:
+        """By its exit code."""
+        return cls(index=index, lost=codes.lost(code), how=codes.how(code))
 
 
 class Engine(Protocol):

@@ -4,6 +4,7 @@ Nothing that counts is kept here: a job is done when its run is sealed. So a swe
 engine, and a job whose recipe has an outcome already, from whatever command, is not run again.
 """
 
+import contextlib
 import importlib
 import sys
 import time
@@ -17,15 +18,14 @@ from hydra.plugins.launcher import Launcher as Plugin
 from omegaconf import DictConfig
 
 from verbatim import app, code, determinism, environment, folders, launch, multirun
+from verbatim.ending import sigterm_raises
 from verbatim.errors import Interrupted, VerbatimError
-from verbatim.follow import sigterm_raises
-from verbatim.multirun import local, results
+from verbatim.multirun import folder, local, results
 from verbatim.multirun.compose import Composer
 from verbatim.multirun.folder import Folder
 from verbatim.multirun.jobs import Ended, Engine, Job
-from verbatim.multirun.plan import Made, Planned, Planner, Sealed
+from verbatim.multirun.plan import Planned, Planner, Sealed
 from verbatim.multirun.table import Table
-from verbatim.record import Record
 
 WAIT_S = 0.25
 WRITE_S = 10.0  # between two writings of the results while jobs run, at least
@@ -67,24 +67,31 @@ class Launcher(Plugin):
 
     def open(self, words: Sequence[str]) -> Path:
         """The folder of the sweep that these words make with this code and lock: made, or gone on with."""
-        what = sorted(word for word in words if not word.startswith(results.ELSEWHERE))
-        identity = [launch.program(sys.orig_argv), multirun.places, what, self._code.tree, self._lock["digest"]]
+        what = [word for word in words if not word.startswith(results.ELSEWHERE)]
+        command = [*launch.program(sys.orig_argv), *multirun.places, *what]
+        identity = {"command": command, "code": self._code.tree, "lock": self._lock["digest"]}
         self._folder = Folder(self._root / Path(self._config.paths.sweeps).expanduser(), identity)
         # What a configuration is that lies elsewhere, or in a code that nobody knows, may have changed.
-        known = self._folder.read(RECIPES) if self._code.tree and not multirun.places else None
+        known = folder.read(self._folder.path / RECIPES) if self._code.tree and not multirun.places else None
         self._planner = Planner(self._compose, getattr(self._task, "fingerprint", None), known or {})
         self._sealed = Sealed(self._runs, self._code.tree, self._lock["digest"])
         self._started = datetime.now(UTC)
         self._table = Table(self._folder.path, self._given.objective, self.goal)
+        if self._folder.other:
+            path, what_differs = self._folder.other
+            self._table.say(f"{folders.show(path, self._root)} is of this command with another {what_differs}: its runs are of other recipes")  # fmt: skip
         return self._folder.path
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if not self._folder:
+            raise VerbatimError("hydra/sweeper", expected="grid or optuna", found="another", then="leave it out")
         first = len(self._jobs)
         for words in job_overrides:
             self._plans.append(self._planner.plan(words))
             self._jobs.append(results.Job(index=len(self._jobs), words=list(words)))
             self._table.planning(len(self._jobs))
-        self._folder.write(RECIPES, self._planner.remembered)
+        with contextlib.suppress(OSError):  # it only saves time
+            self._folder.write(RECIPES, self._planner.remembered)
         todo = [job for job in self._jobs[first:] if not self._found(job)]
         self._begun = True
         app.begun.append(self._config)
@@ -97,7 +104,7 @@ class Launcher(Plugin):
                 self._stopped = asked
                 raise
             finally:
-                self._end()
+                self._table.stop()
         return [self._returned(job) for job in self._jobs[first:]]
 
     def _returned(self, job: results.Job) -> JobReturn:
@@ -114,6 +121,7 @@ class Launcher(Plugin):
             return False
         job.take(same[0], self._root, self._runs, self._given.objective)
         job.found = True
+        self._compare(job)
         return True
 
     def _run(self, todo: list[results.Job]) -> None:
@@ -138,13 +146,14 @@ class Launcher(Plugin):
                     job = running.pop(ended.index)
                     self._collect(job, ended)
                     if ended.lost and job.state != "sealed" and tries[job.index] <= self._given.retries:
-                        self._table.say(f"job {job.index} was lost ({ended.lost}) and is started again")
+                        self._table.again(job, ended.lost)
                         waiting.append(job)
                     else:
                         self._table.ended(job)
-                self._table.draw(running.values(), self._folder, len(waiting))
+                self._table.draw(running.values(), self._folder)
                 if (began_s := time.monotonic()) > write_s:
-                    self._write()
+                    with contextlib.suppress(OSError):  # said in the end, where it is still so
+                        self._folder.write(results.FILE, self.results())
                     ended_s = time.monotonic()
                     write_s = ended_s + max(WRITE_S, (ended_s - began_s) / WRITE_SHARE)
         except BaseException:
@@ -167,8 +176,10 @@ class Launcher(Plugin):
 
     def _start_engine(self, todo: list[results.Job]) -> Engine:
         if self._engine_name == "local":
-            threads = max(self._plans[job.index].threads * self._plans[job.index].ranks for job in todo)
-            return local.Local(self._task, self._compose.announce, self._given.at_once, threads)
+            plans = [self._plans[job.index] for job in todo]
+            cores = max(plan.threads * plan.ranks for plan in plans)
+            gpus = max(plan.gpus for plan in plans)
+            return local.Local(self._task, self._compose.announce, self._given.at_once, cores, gpus)
         module, _, name = ENGINES[self._engine_name].rpartition(".")
         made: Engine = getattr(importlib.import_module(module), name)(**self._parameters)
         return made
@@ -188,8 +199,7 @@ class Launcher(Plugin):
 
     def _collect(self, job: results.Job, ended: Ended) -> None:
         """What the run's own record says of it."""
-        before = self._sealed.of(self._plans[job.index])
-        run = job.read(self._folder, self._root, self._runs, self._given.objective, ended.lost)
+        run = job.read(self._folder, self._root, self._runs, self._given.objective, ended)
         if not run or run.state != "sealed":
             return
         planned = (self._code.tree, self._lock["digest"], self._plans[job.index].configuration)
@@ -197,30 +207,24 @@ class Launcher(Plugin):
             job.state = "refused"
             job.reason = "code, lock or configuration are not those that were planned: this is another recipe"
             return
-        self._compare(job, run, before)
         self._sealed.add(run)
+        self._compare(job)
 
-    def _compare(self, job: results.Job, run: Record, before: list[Made]) -> None:
+    def _compare(self, job: results.Job) -> None:
         """A recipe that is made again must give the same outcome."""
-        others = {old.outcome: old.run for old in before if old.recipe == run.recipe and old.run != run.run}
-        if others and run.outcome not in others:
-            job.different = f"{next(iter(others.values()))} gave {next(iter(others))}"
+        for made in self._sealed.of(self._plans[job.index]):
+            if made.recipe == job.recipe and made.outcome != job.outcome:
+                job.different = f"{made.run} gave {made.outcome}"
+                return
 
     # ------------------------------------------------------------------------------------------------------- the end
 
-    def _write(self) -> None:
-        self._folder.write(results.FILE, self.results())
-
     def results(self) -> dict[str, Any]:
         return {
-            "sweep": self._folder.path.name, "command": results.command(), "started": f"{self._started:%Y-%m-%dT%H:%M:%SZ}",
+            "sweep": self._folder.path.name, "command": results.command(), "rerun": results.command(again=True), "started": f"{self._started:%Y-%m-%dT%H:%M:%SZ}",
             "finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "objective": self._given.objective, "goal": self.goal,
             "jobs": [job.plain() for job in self._jobs],
         }  # fmt: skip
-
-    def _end(self) -> None:
-        self._table.stop()
-        self._write()
 
     def finish(self) -> int:
         """The last lines, and the exit code."""
@@ -231,13 +235,19 @@ class Launcher(Plugin):
                 self._folder.leave()
             return 0
         everything = self.results()
+        self._table.conclude(everything, stopped=self._stopped is not None)  # first: a full disk hides no answer
+        self._folder.write(results.FILE, everything)
         results.write_report(self._folder.path, everything, self._root)
-        self._table.conclude(everything, stopped=self._stopped is not None)
         self._folder.close()
-        if code.changed(self._root):  # a module that a late job was the first to load is not what its record says
-            self._table.say("the code changed while the jobs ran: --again makes sure that their outcomes are of what they recorded", "bold red")  # fmt: skip
+        if changed := code.changed(
+            self._root
+        ):  # a module that a late job was the first to load is not what its record says
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            self._table.say(f"{changed[0]}{more} changed while the jobs ran, and a late one may have loaded that: nox -s reproduce -- <run> makes sure", "bold red")  # fmt: skip
             return 1
-        return 0 if all(job.state == "sealed" and not job.different for job in self._jobs) else 1
+        return (
+            0 if all(job.state == "sealed" and job.value is not None and not job.different for job in self._jobs) else 1
+        )
 
 
 def finish() -> int:

@@ -4,7 +4,9 @@ touches another. There is a server for each set of process variables that jobs w
 
 import contextlib
 import errno
+import faulthandler
 import importlib
+import itertools
 import json
 import os
 import select
@@ -27,12 +29,14 @@ LIMIT_BYTES = 2**21  # of a message; Linux doubles the half that it is asked for
 
 class Local:
     """`task` is run with the configuration that `compose` makes of a job's words. `at_once`: None for what cores and GPUs allow, where a
-    job takes `threads` cores."""
+    job takes `cores` and, of those that there are, `gpus`."""
 
-    def __init__(self, task: Callable[[Any], Any], compose: Callable[[Sequence[str]], Any], at_once: int | None, threads: int) -> None:  # fmt: skip
-        self._task, self._compose, self._gpus = task, compose, gpus()
-        self.room = at_once or max(1, len(self._gpus) or determinism.cores() // threads)
-        self._share = max(threads, determinism.cores() // self.room)
+    def __init__(self, task: Callable[[Any], Any], compose: Callable[[Sequence[str]], Any], at_once: int | None, cores: int, gpus: int) -> None:  # fmt: skip
+        self._task, self._compose = task, compose
+        self._there, self._each = visible_gpus(), gpus
+        by_gpus = len(self._there) // gpus if self._there and gpus else None
+        self.room = at_once or max(1, determinism.cores() // cores if by_gpus is None else by_gpus)
+        self._share = max(cores, determinism.cores() // self.room)
         self._servers: dict[tuple[tuple[str, str], ...], _Server] = {}
         self._slots: dict[int, int] = {}  # job → slot, by which GPUs are shared out
         self._pids: dict[int, int] = {}
@@ -41,13 +45,18 @@ class Local:
         for job in jobs:
             slot = min(set(range(self.room)) - set(self._slots.values()), default=0)
             self._slots[job.index] = slot
-            own = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
+            own = {"CUDA_VISIBLE_DEVICES": ",".join(self._gpus(slot))} if self._there and self._each else {}
             self._server(job).tell(
                 {
                     "job": job.index, "words": job.words, "command": job.command, "folder": str(job.folder), "log": str(job.log),
                     "variables": job.variables() | own | {determinism.SHARE: str(self._share)},
                 }
             )  # fmt: skip
+
+    def _gpus(self, slot: int) -> list[str]:
+        """Of one slot: no other's, but where more jobs run at once than there are GPUs for."""
+        count = len(self._there)
+        return [self._there[(slot * self._each + i) % count] for i in range(min(self._each, count))]
 
     def _server(self, job: Job) -> "_Server":
         key = tuple(sorted(job.environment.items()))
@@ -75,8 +84,7 @@ class Local:
         if "pid" in said:
             self._pids[said["job"]] = said["pid"]
             return []
-        code = int(said["code"])
-        return [Ended(index=said["job"], lost="killed (SIGKILL): out of memory, or by a person" if code == -signal.SIGKILL else "")]  # fmt: skip
+        return [Ended.by(said["job"], int(said["code"]))]
 
     def stop(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -200,6 +208,7 @@ def _job(
     sys.orig_argv[:] = message["command"]
     sys.argv = [sys.argv[0], *message["words"]]
     before = set(sys.modules)
+    faulthandler.enable()  # into the log: it would be empty after a crash
     try:
         task(compose(message["words"]))
     finally:
@@ -222,10 +231,10 @@ def _learn(lesson: dict[str, Any]) -> None:
     environment.probes.update({tuple(key): value for key, value in lesson["probes"]})
 
 
-def gpus() -> list[str]:
+def visible_gpus() -> list[str]:
     """The GPUs that jobs may share: as CUDA_VISIBLE_DEVICES says, else all that the driver shows. Nothing is started."""
     said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if said is not None:
-        return [name for name in said.split(",") if name]
+    if said is not None:  # a number below 0 ends the list, as CUDA reads it
+        return list(itertools.takewhile(lambda name: name and not name.startswith("-"), said.split(",")))
     shown = Path("/proc/driver/nvidia/gpus")
     return [str(index) for index, _ in enumerate(sorted(shown.iterdir()))] if shown.is_dir() else []

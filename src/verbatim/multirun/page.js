@@ -116,6 +116,7 @@
     };
   }
 
+  const counted = (count) => `${count} job${count === 1 ? "" : "s"}`;
   const path = (points) => points.map((p, i) => (p ? `${i && points[i - 1] ? "L" : "M"}${p[0].toFixed(1)} ${p[1].toFixed(1)}` : "")).join("");
 
   function line(picture, job, points, shade, where) {
@@ -181,7 +182,7 @@
       const group = svg("g", {}, picture);
       svg("path", { class: "axis", d: `M${across(k)} ${top}V${height - bottom}` }, group);
       const [x, anchor] = k === 0 ? [0, "start"] : k === objective ? [width - 2, "end"] : [across(k), "middle"];
-      const title = svg("text", { x, y: 14, "text-anchor": anchor, "font-weight": "bold" }, group, tail(axis.name, Math.floor((across(1) - across(0)) / 8)));
+      const title = svg("text", { x, y: 14, "text-anchor": anchor, "font-weight": "bold" }, group, tail(axis.name, Math.floor((across(1) - across(0) - (k < 2 ? left / 2 : 0)) / 8)));
       svg("title", {}, title, axis.name + (axis.kind === "log" ? ", logarithmic" : ""));
       const brush = svg("rect", { class: "brush", x: across(k) - 8, width: 16, rx: 3 }, group);
       axis.brushed = () => {
@@ -302,7 +303,7 @@
       for (const mark of [...marks[job].learning, ...marks[job].settings]) mark.classList.toggle("out", !shown[job]);
     });
     if (pinned !== null && !shown[pinned]) hold(pinned);
-    byId("count").textContent = count === rows.length ? `${count} jobs` : `${count} of ${rows.length} jobs`;
+    byId("count").textContent = count === rows.length ? counted(count) : `${count} of ${counted(rows.length)}`;
     byId("all").hidden = count === rows.length && !asked.length && brushes.every((brush) => !brush);
   }
 
@@ -365,7 +366,7 @@
   if (metrics.length) {
     for (const metric of metrics) html("option", { textContent: metric.name }, byId("metric"));
     byId("metric").addEventListener("change", learning);
-    byId("drawn").textContent = (of > jobs.length ? `the ${jobs.length} best of ${of} jobs` : `${of} jobs`) + (every > 1 ? `, one of ${every} epochs` : "");
+    byId("drawn").textContent = (of > jobs.length ? `the ${jobs.length} best of ${counted(of)}` : counted(of)) + (every > 1 ? `, one of ${every} epochs` : "");
   } else byId("learning").hidden = true;
 
   let width = 0;

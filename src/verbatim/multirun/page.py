@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -17,17 +17,19 @@ from typing import Any
 from urllib.parse import quote
 
 from verbatim.multirun import figures, spread
+from verbatim.multirun import results as run_results
 from verbatim.multirun.spread import Group, finite
 
 SHADES = 12  # of a line's colour, the best first: `.k0` … in page.css
 SHOWN = 20  # groups with a picture, and commands of one reason; the others are told, not drawn
 LONG = 600  # characters of a reason
-ENDED_BADLY = ("failed", "refused", "lost", "interrupted")
 
 
-def page(results: dict[str, Any], folder: Path, epochs: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> str:
-    """`results`: as results.json has them. `folder`: where the page will lie, two below the project, for its links. `epochs`: the rows
-    of a job's learning curve."""
+def page(
+    results: dict[str, Any], folder: Path, root: Path, epochs: Callable[[dict[str, Any]], list[dict[str, Any]]]
+) -> str:
+    """`results`: as results.json has them. `folder`: where the page will lie. `root`: what the runs' own folders are relative to.
+    `epochs`: the rows of a job's learning curve."""
     jobs: list[dict[str, Any]] = results["jobs"]
     sign = -1 if results["goal"] == "maximize" else 1
     ranked = sorted(range(len(jobs)), key=lambda i: sign * jobs[i]["value"] if finite(jobs[i].get("value")) else 1e301)
@@ -42,7 +44,7 @@ def page(results: dict[str, Any], folder: Path, epochs: Callable[[dict[str, Any]
 {_failures(jobs)}
 {_spread(jobs, results)}
 {_plots(results, columns)}
-{_table(results, jobs, ranked, columns, folder)}
+{_table(results, jobs, ranked, columns, folder, root)}
 </main><p id="readout" role="status"></p><script type="application/json" id="data">{_data(results, jobs, ranked, columns, epochs)}</script>
 <script>{script}</script></body></html>
 """
@@ -97,20 +99,16 @@ def _best(results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Seque
 <p class="small">{goal}</p><p>Job {best["job"]}: {words}</p>{again}</section>"""
 
 
-def _failures(jobs: Sequence[dict[str, Any]]) -> str:
-    """By state and reason: a thousand jobs often fail for one."""
-    by_reason: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for job in jobs:
-        if job["state"] in ENDED_BADLY:
-            by_reason[job["state"], job.get("reason") or "no reason was left"].append(job)
-    parts = ""
-    for (state, reason), same in sorted(by_reason.items(), key=lambda item: -len(item[1]))[:SHOWN]:
-        commands = "".join(f"<li><code>{escape(job['train'])}</code>{_copy(job['train'])}</li>" for job in same[:SHOWN])
+def _failures(jobs: list[dict[str, Any]]) -> str:
+    reasons, parts = run_results.reasons(jobs, run_results.ENDED_BADLY), ""
+    few = sum(len(same) for _, _, same in reasons) < 4
+    for state, reason, same in reasons[:SHOWN]:
+        commands = "".join(f"<li><code>{escape(j['train'])}</code>{_copy(j['train'])} <a href='jobs/{j['job']}.log'>log</a></li>" for j in same[:SHOWN])  # fmt: skip
         more = f"<p>{len(same) - SHOWN} more are in the table.</p>" if len(same) > SHOWN else ""
-        parts += f"""<details{" open" if sum(map(len, by_reason.values())) < 4 else ""}><summary><b class="bad">{len(same)} {escape(state)}</b>:
+        parts += f"""<details{" open" if few else ""}><summary><b class="bad">{len(same)} {escape(state)}</b>:
 <span class="reason">{escape(reason if len(reason) <= LONG else reason[:LONG] + " …")}</span></summary><ul class="commands">{commands}</ul>{more}</details>"""
-    if len(by_reason) > SHOWN:
-        parts += f"<p>{len(by_reason) - SHOWN} more reasons are in results.json.</p>"
+    if len(reasons) > SHOWN:
+        parts += f"<p>{len(reasons) - SHOWN} more reasons are in results.json.</p>"
     return f"<section><h2>Without an outcome</h2><p>Each command makes one of them alone.</p>{parts}</section>" if parts else ""  # fmt: skip
 
 
@@ -173,14 +171,16 @@ def _plots(results: dict[str, Any], columns: dict[str, list[str]]) -> str:
 
 def _table(
     results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int],
-    columns: dict[str, list[str]], folder: Path,
+    columns: dict[str, list[str]], folder: Path, root: Path,
 ) -> str:  # fmt: skip
     metrics = dict.fromkeys(name for job in jobs for name in job.get("metrics") or {} if name != results["objective"])
-    names = ["job", results["objective"], *columns, *metrics, "state", "seconds", "run"]
+    names = ["job", results["objective"], *columns, "state", "seconds", "run", "command", *metrics]
     order = "descending" if results["goal"] == "maximize" else "ascending"
-    numeric = {"job", results["objective"], *metrics, "seconds"} - {*columns}
+    numeric, commands = {"job", results["objective"], *metrics, "seconds"} - {*columns}, 5 + len(columns)
     head = "".join(
         f"<th{' class=n' * (name in numeric)}{f' aria-sort={order}' * (i == 1)}>{escape(name)}</th>"
+        if i != commands
+        else '<th class="needs-script">command</th>'
         for i, name in enumerate(names)
     )
     rows = []
@@ -191,15 +191,14 @@ def _table(
         )
         numbers = [job.get("value"), *((job.get("metrics") or {}).get(name) for name in metrics)]
         cells = [_n(str(job["job"])), _n(_number(numbers[0])), *(_word(column[index]) for column in columns.values()),
-                 *(_n(_number(value)) for value in numbers[1:]),
                  f"<td class={_class(state)}>{escape(state)}</td>", _n(_number(job.get("wall_s"), 3)),
-                 f"<td>{_links(job, folder)}</td>"]  # fmt: skip
-        rows.append(f"<tr data-i={index}>{''.join(cells)}{_copy_cell(job)}</tr>\n")
+                 f"<td>{_links(job, folder, root)}</td>", _copy_cell(job), *(_n(_number(value)) for value in numbers[1:])]  # fmt: skip
+        rows.append(f"<tr data-i={index}>{''.join(cells)}</tr>\n")
     return f"""<section><h2>Jobs</h2><p class="filters needs-script"><label>Filter <input id="filter" type="search" size="36"
 placeholder="words, name=value, name&lt;=number" autocomplete="off" spellcheck="false"></label>
 <button id="all" hidden>Show all</button> <output id="count"></output></p>
 <p class="small">Made again and compared, bit for bit: <code>nox -s reproduce -- runs/&lt;run&gt;</code>.</p>
-<div class="wide" tabindex="0" role="region" aria-label="Jobs"><table id="jobs"><thead><tr>{head}<th class="needs-script">command</th></tr></thead>
+<div class="wide" tabindex="0" role="region" aria-label="Jobs"><table id="jobs"><thead><tr>{head}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div></section>"""
 
 
@@ -216,15 +215,15 @@ def _number(value: Any, digits: int = 6) -> str:
 
 
 def _class(state: str) -> str:
-    return "good" if state.startswith("sealed") and "other" not in state else "bad" if state.startswith(("sealed", *ENDED_BADLY)) else "open"  # fmt: skip
+    return "good" if state.startswith("sealed") and "other" not in state else "bad" if state.startswith(("sealed", *run_results.ENDED_BADLY)) else "open"  # fmt: skip
 
 
-def _links(job: dict[str, Any], folder: Path) -> str:
-    """To what is there: an absolute folder as well as one below the project."""
+def _links(job: dict[str, Any], folder: Path, root: Path) -> str:
+    """To what is there."""
     name, where = job.get("run") or "", job.get("folder") or ""
     if not where:
         return escape(name)
-    target = Path(where) if Path(where).is_absolute() else folder.absolute().parents[1] / where
+    target = root / where
     relative = quote(os.path.relpath(target, folder.absolute()))
     record = f'<a href="{relative}/record.json">{escape(name)}</a>' if (target / "record.json").is_file() else escape(name)  # fmt: skip
     return record + (f' <a href="{relative}/curves.svg">curves</a>' if (target / "curves.svg").is_file() else "")

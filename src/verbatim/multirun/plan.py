@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,17 +12,19 @@ from typing import Any, Self
 from hydra.core.override_parser.types import RangeSweep
 from omegaconf import OmegaConf
 
-from verbatim import digest, ledger, settings
+from verbatim import digest, ledger, record, settings
+from verbatim.errors import VerbatimError
 from verbatim.multirun import compose, fork
 from verbatim.record import Record
 
+LOOK_S = 1.0  # between two looks at the runs: of a thousand, one takes 5 ms
 ASKS = re.compile(r"\$\{[\w.]+:")  # what a resolver gives, as ${oc.env:LR}, may be another value the next time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Planned:
     """`configuration`: the digest of the recipe's configuration, level and seed. `data`: the data's fingerprint, empty where it can't
-    be known before the job reads them. `threads`: the cores that all its ranks keep busy."""
+    be known before the job reads them. `threads`: of each of its `ranks`. `gpus`: how many it would use, were there any."""
 
     words: tuple[str, ...]
     configuration: str
@@ -29,6 +32,7 @@ class Planned:
     level: str
     threads: int
     ranks: int
+    gpus: int
 
 
 class Planner:
@@ -45,11 +49,11 @@ class Planner:
 
     def plan(self, words: Sequence[str]) -> Planned:
         key = json.dumps(list(words))
-        configuration, data, level, threads, ranks = self.remembered.get(key) or self._composed(words, key)
+        configuration, data, level, threads, ranks, gpus = self.remembered.get(key) or self._composed(words, key)
         if self._fingerprint and data not in self._data:
             self._data[data] = fork.ask(lambda: self._read(words))
         return Planned(
-            words=tuple(words), configuration=configuration, data=self._data.get(data, ""), level=level, threads=threads, ranks=ranks
+            words=tuple(words), configuration=configuration, data=self._data.get(data, ""), level=level, threads=threads, ranks=ranks, gpus=gpus
         )  # fmt: skip
 
     def _composed(self, words: Sequence[str], key: str) -> list[Any]:
@@ -59,7 +63,8 @@ class Planner:
         level = config.determinism.level
         ranks = OmegaConf.select(config, "machine.ranks", default=1) * (OmegaConf.select(config, "trainer.ranks") or 1)
         made = [
-            digest.of_value([recipe, level, config.seed]), digest.of_value(recipe.get("data")), level, config.determinism.threads, ranks
+            record.configuration(recipe, level, config.seed), digest.of_value(recipe.get("data")), level, config.determinism.threads, ranks,
+            0 if level == "portable" or OmegaConf.select(config, "trainer.device") == "cpu" else ranks,
         ]  # fmt: skip
         raw: Any = OmegaConf.to_container(config, resolve=False)
         if not ASKS.search(str([raw[name] for name in recipe])):
@@ -95,21 +100,36 @@ class Sealed:
     """The sealed runs of a folder, by what their recipes are made of. Code that git does not know (`code` is empty) is like no other."""
 
     def __init__(self, runs: Path, code: str, lock: str) -> None:
+        self._runs, self._code, self._lock = runs, code, lock
         self._by_recipe: dict[tuple[str, str], list[Made]] = {}
-        for run in ledger.each(runs, newest_first=False) if code else ():
-            if isinstance(run, Record) and run.state == "sealed":
-                parts = run.recipe_parts
-                if (parts["code"], parts["lock"]) == (code, lock):
-                    self.add(run)
-
-    def add(self, run: Record) -> None:
-        """Newest first, under its data and without."""
-        parts, made = run.recipe_parts, Made.of(run)
-        for data in (parts["data"], ""):
-            self._by_recipe.setdefault((parts["configuration"], data), []).insert(0, made)
+        self._seen: dict[str, int] = {}  # folder → when its record was written, in ns
+        self._looked_s = -math.inf
 
     def of(self, planned: Planned) -> list[Made]:
+        """Newest first. Others, another multirun say, may seal runs at any time: the folder is looked at once a second."""
+        if self._code and time.monotonic() - self._looked_s > LOOK_S:
+            self._look()
+            self._looked_s = time.monotonic()
         return self._by_recipe.get((planned.configuration, planned.data), [])
+
+    def _look(self) -> None:
+        for folder in sorted(self._runs.iterdir()) if self._runs.is_dir() else ():
+            try:
+                written = (folder / record.FILE).stat().st_mtime_ns
+                if self._seen.get(folder.name) == written:
+                    continue
+                self._seen[folder.name] = written
+                self.add(record.read(folder))
+            except (OSError, VerbatimError):  # not a run; or not yet, or no longer: what can't be read can't be taken
+                continue
+
+    def add(self, run: Record) -> None:
+        parts = run.recipe_parts
+        if run.state == "sealed" and (parts["code"], parts["lock"]) == (self._code, self._lock):
+            for data in (parts["data"], ""):  # under its data and without
+                same = self._by_recipe.setdefault((parts["configuration"], data), [])
+                if run.run not in (made.run for made in same):
+                    same.insert(0, Made.of(run))
 
 
 def count(overrides: Iterable[Any]) -> int:

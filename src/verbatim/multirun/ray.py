@@ -18,7 +18,6 @@ from typing import Any
 
 from verbatim import determinism, extras
 from verbatim.errors import VerbatimError
-from verbatim.multirun import codes
 from verbatim.multirun.jobs import Ended, Job
 
 GRACE_S = 30.0  # what a job may take to leave its checkpoint
@@ -86,8 +85,7 @@ class Ray:
         if first:
             ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
             for task in ready:
-                self._ended.append(Ended(index=self._running.pop(task).index, lost=self._lost(task)))
-
+                self._ended.append(self._how_it_ended(self._running.pop(task).index, task))
         else:
             self._refuse_gone()
 
@@ -98,22 +96,23 @@ class Ray:
         except OSError as error:
             raise VerbatimError(f"ray at {self._head}", expected="it to answer", found=error.strerror or error, then="the same command again, once it does: runs go on from their checkpoints") from None  # fmt: skip
 
-    def _lost(self, task: Any) -> str:
+    def _how_it_ended(self, index: int, task: Any) -> Ended:
         errors = self._ray.exceptions
         try:
-            return codes.lost(self._ray.get(task))
+            return Ended.by(index, self._ray.get(task))
         except errors.TaskCancelledError:
-            return "cancelled"
+            lost = "cancelled"
         except errors.OutOfMemoryError:
-            return "out of memory"
+            lost = "out of memory"
         except errors.NodeDiedError:
-            return "its node died"
+            lost = "its node died"
         except errors.WorkerCrashedError:
-            return "its worker was killed"
+            lost = "its worker was killed"
         except errors.RayTaskError:  # the command could not be started: the job's log says why
-            return ""
+            lost = ""
         except errors.RayError as error:
-            return str(error).strip().partition("\n")[0] or type(error).__name__
+            lost = str(error).strip().partition("\n")[0] or type(error).__name__
+        return Ended(index=index, lost=lost)
 
     def stop(self) -> None:
         for task in self._running:

@@ -5,7 +5,9 @@ import contextlib
 import csv
 import dataclasses
 import os
+import re
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from verbatim import folders, record, settings
 from verbatim.errors import VerbatimError
 from verbatim.multirun import folder as sweep_folder
 from verbatim.multirun import places, typed
+from verbatim.multirun.jobs import Ended
 from verbatim.multirun.plan import Made
 from verbatim.record import Record
 
 FILE = sweep_folder.RESULTS
+ENDED_BADLY = ("failed", "refused", "lost", "interrupted")
 OPEN = ("waiting", "running")  # states of a job that has not ended
 # What says where and how, and not what: another value does not make another sweep, and nobody compares by it.
 ELSEWHERE = tuple(f"{name}{mark}" for name in settings.ELSEWHERE for mark in ".=")
@@ -53,13 +57,10 @@ class Job:
         self.metrics = {name: value for name, value in run.metrics.items() if isinstance(value, int | float)}
         self.wall_s, self.outcome, self.recipe = run.wall_s, run.outcome, run.recipe
         if self.state == "sealed":
-            value = run.metrics.get(objective)
-            if not isinstance(value, int | float):
-                numbers = ", ".join(name for name in self.metrics if not name.startswith("test"))
-                raise VerbatimError("multirun.objective", expected=f"one of {numbers}: what a run of this sweep gave", found=objective, then="the same command with multirun.objective=… takes the runs that there are")  # fmt: skip
-            self.value = float(value)
+            value = self.metrics.get(objective)
+            self.value = None if value is None else float(value)
 
-    def read(self, folder: sweep_folder.Folder, root: Path, runs: Path, objective: str, lost: str) -> Record | None:
+    def read(self, folder: sweep_folder.Folder, root: Path, runs: Path, objective: str, ended: Ended) -> Record | None:
         """From the run that the job says is its own; where there is none, it failed before."""
         path = folder.run(self.index)
         try:
@@ -68,11 +69,15 @@ class Job:
             self.state, self.reason = "failed", str(error).partition("\n")[0]
             return None
         if not run or not path:
-            self.state, self.reason = ("lost", lost) if lost else ("failed", _last_words(folder.log(self.index)))
+            self.state, self.reason = (
+                ("lost", ended.lost) if ended.lost else ("failed", _last_words(folder.log(self.index), ended.how))
+            )
             return None
         self.take(Made.of(run), root, path.parent, objective)
         if run.state == "started":
-            self.state, self.reason = "lost", lost or "its process was killed"
+            self.state, self.reason = (
+                ("lost", ended.lost) if ended.lost else ("failed", f"{ended.how} before its record was sealed")
+            )
         return run
 
     def shown(self) -> list[str]:
@@ -103,14 +108,41 @@ def epochs(run: Path, last: int | None = None) -> list[dict[str, Any]]:
 
 
 def goal_of(objective: str, goal: str) -> str:
-    """An objective that knows the test set would choose by it: refused."""
-    if objective.startswith("test"):
+    """An objective that knows the test set would choose by it, and how many epochs there were is no merit: refused."""
+    if not objective.startswith("validation"):
         raise VerbatimError(
             "multirun.objective", expected="a metric of the validation part, as validation_loss", found=objective
         )
     if goal != "auto":
         return goal
-    return "maximize" if "accuracy" in objective else "minimize"
+    for word, wanted in (("accuracy", "maximize"), ("loss", "minimize"), ("error", "minimize")):
+        if word in objective:
+            return wanted
+    raise VerbatimError("multirun.goal", expected=f"minimize or maximize, for {objective}", found=goal, then="add multirun.goal=maximize, say")  # fmt: skip
+
+
+def without_objective(jobs: list[dict[str, Any]], objective: str) -> str:
+    """What is to be said where sealed runs did not give the objective; empty where all did."""
+    lack = [job for job in jobs if job["state"] == "sealed" and job["value"] is None]
+    if not lack:
+        return ""
+    there = dict.fromkeys(name for job in lack for name in job["metrics"] if name.startswith("validation"))
+    error = VerbatimError(
+        "multirun.objective", expected=f"one of {', '.join(there)}: what the runs gave" if there else "a metric that the runs give",
+        found=f"{objective}, which {len(lack)} of them did not", then="the same command with multirun.objective=… judges the runs that there are",
+    )  # fmt: skip
+    return f"error: {error}"
+
+
+def reasons(jobs: list[dict[str, Any]], states: Collection[str]) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Jobs that ended in one of `states`, by state and reason, the most frequent first: a thousand often fail for one, at another step
+    each."""
+    alike: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for job in jobs:
+        if job["state"] in states:
+            alike.setdefault((job["state"], re.sub(r"[0-9]+", "", job["reason"])), []).append(job)
+    found = [(state, same[0]["reason"] or "no reason was left", same) for (state, _), same in alike.items()]
+    return sorted(found, key=lambda item: -len(item[2]))
 
 
 def ranked(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,25 +152,27 @@ def ranked(results: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(sealed, key=lambda job: (sign * job["value"], job["job"]))
 
 
-def command() -> str:
-    """This multirun's, as a person types it."""
-    return f"nox -s multirun -- {shlex.join(typed)}".rstrip()
+def command(*, again: bool = False) -> str:
+    """This multirun's, as a person types it; `again`: to make what is left of it."""
+    return f"nox -s multirun -- {shlex.join(word for word in typed if not again or word != '--again')}".rstrip()
 
 
 def write_report(folder: Path, results: dict[str, Any], root: Path) -> None:
     from verbatim.multirun import page
 
-    made = page.page(results, folder, lambda job: epochs(root / job["folder"]) if job["folder"] else [])
+    made = page.page(results, folder, root, lambda job: epochs(root / job["folder"]) if job["folder"] else [])
     record.write_atomically(folder / sweep_folder.REPORT, made.encode())
 
 
-def _last_words(log: Path) -> str:
+def _last_words(log: Path, how: str) -> str:
     """Why a job that never got a run ended, as it said it itself."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.path.getsize(log) - 4096))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
         lines = []
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (said or lines or ["it ended without a word"])[-1]
+    traced = [at for at, line in enumerate(lines) if line.startswith("Traceback")]
+    raised = [line for line in lines[traced[-1] + 1 :] if not line.startswith(" ")][:1] if traced else []
+    return (said or raised or lines or [how])[-1].strip()

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from verbatim.errors import VerbatimError
-from verbatim.multirun import codes
 from verbatim.multirun.jobs import Ended, Job
 
 ARRAY = 1000  # Slurm's MaxArraySize is 1001 where nobody has set it
@@ -146,7 +145,7 @@ class Slurm:
             if state in DONE or name not in known:
                 job, said = self._running.pop(name)
                 _keep(said, job.log)
-                self._ended.append(Ended(index=job.index, lost=_lost(state, code)))
+                self._ended.append(_how_it_ended(job.index, state, code))
 
     def stop(self) -> None:
         for words, limit_s in (
@@ -190,13 +189,13 @@ def _states(text: str) -> Iterator[tuple[str, tuple[str, str]]]:
         yield name.strip(), (state.split()[0] if state.strip() else "", code.strip())
 
 
-def _lost(state: str, code: str) -> str:
+def _how_it_ended(index: int, state: str, code: str) -> Ended:
     if state == "FORGOTTEN":
-        return "Slurm has forgotten it"
+        return Ended(index=index, lost="Slurm has forgotten it")
     if state == "FAILED":
         status, colon, number = code.partition(":")
-        return codes.lost((-int(number) or int(status)) if colon else os.waitstatus_to_exitcode(int(status or 0)))
-    return LOST.get(state, "")
+        return Ended.by(index, (-int(number) or int(status)) if colon else os.waitstatus_to_exitcode(int(status or 0)))
+    return Ended(index=index, lost=LOST.get(state, ""))
 
 
 def _keep(said: Path, log: Path) -> None:

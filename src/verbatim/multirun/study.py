@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 
 from verbatim.errors import VerbatimError
-from verbatim.multirun import fork, trials
+from verbatim.multirun import fork, sweeper, trials
 from verbatim.multirun.trials import Domain, Plan
 
 FILE = "study.db"
@@ -50,9 +49,9 @@ class Study(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        sweeper.refuse_foreign(self._launcher)
         words = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
-        parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(words)
-        last = {override.get_key_element(): override for override in parsed}.values()
+        last = {override.get_key_element(): override for override in sweeper.settings(words, self._loader)}.values()
         fixed = [override.input_line or "" for override in last if not override.is_sweep_override()]
         plan = self._plan([domain(override) for override in last if override.is_sweep_override()])
         self._launcher.refuse_many(plan.total)
@@ -111,7 +110,8 @@ def domain(override: Override) -> Domain:
     if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range):
         if not numbers:
             raise VerbatimError(typed, expected="a range with a number in it", found="an empty one")
-        return Domain(key=key, low=min(numbers), high=max(numbers), step=abs(numbers.step), whole=True)
+        low, high = sorted((numbers[0], numbers[-1]))
+        return Domain(key=key, low=low, high=high, step=abs(numbers.step), whole=True)
     choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if not choices:
         raise VerbatimError(typed, expected="values to choose from", found="none")

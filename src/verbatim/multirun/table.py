@@ -19,7 +19,9 @@ from verbatim.multirun import results, spread
 from verbatim.multirun.folder import REPORT, Folder
 from verbatim.progress import console
 
-SHOWN = 20
+SHOWN, FEW = 20, 5
+WIDE = 120  # columns, from which on there is room for outcomes
+BADLY = ("failed", "lost", "refused")
 COLOURS = {"sealed": "green", "failed": "red", "lost": "red", "refused": "red", "interrupted": "yellow"}
 
 
@@ -31,7 +33,7 @@ class Table:
         self._all: list[results.Job] = []
         self._began: dict[int, tuple[float, float]] = {}
         self._varied: list[list[str]] = []
-        self._ended = 0
+        self._before = 0  # jobs that were done when this began
 
     def planning(self, jobs: int) -> None:
         if self.console.is_terminal and jobs % 100 == 0:
@@ -39,7 +41,7 @@ class Table:
 
     def begin(self, jobs: list[results.Job], todo: list[results.Job], found: int, *, continued: bool) -> None:
         """`jobs`: all of the sweep so far; of those that are new, `todo` are to be run and so many were `found`."""
-        self._all, self._start_s, self._ended = jobs, time.monotonic(), 0
+        self._all, self._start_s, self._before = jobs, time.monotonic(), sum(j.state not in results.OPEN for j in jobs)
         new = len(todo) + found  # a search has them in batches
         says = f"{folders.show(self._at)}: {new:,} {'more ' * (new < len(jobs))}job{'s' * (new != 1)}"
         if found:
@@ -50,41 +52,53 @@ class Table:
             self._live.start()
 
     def ended(self, job: results.Job) -> None:
-        self._ended += 1
+        self._began.pop(job.index, None)
         value = "" if job.value is None else f"  {self._objective} {job.value:.6g}"
-        count = sum(j.state not in results.OPEN for j in self._all)
+        if job.state == "sealed" and job.value is None:
+            value = f"  no {self._objective}"
         mark = f"  ≠ {job.different}" if job.different else ""
-        text = f"{count}/{len(self._all)}  {job.state}  {self._settings(job)}{value}  {job.folder}"
+        text = f"{self._done()}/{len(self._all)}  {job.state}  {self._settings(job)}{value}  {job.folder}"
         if job.state != "sealed":
             text += f"  {_line(job.reason)}"
         if not self._live or job.state != "sealed" or mark:
             self.say(text + mark, COLOURS.get(job.state if not mark else "failed", ""))
 
-    def draw(self, running: Collection[results.Job], folder: Folder, waiting: int) -> None:
+    def again(self, job: results.Job, lost: str) -> None:
+        self._began.pop(job.index, None)
+        self.say(f"job {job.index} was lost ({lost}) and is started again")
+
+    def draw(self, running: Collection[results.Job], folder: Folder) -> None:
         if not self._live:
             return
-        now = time.monotonic()
+        now, parts = time.monotonic(), 0.0
         grid = Grid(box=None, header_style="bold", pad_edge=False)
         for name in ("job", "settings", "progress", self._objective, "time left"):
-            grid.add_column(
-                name, justify="right" if name in ("job", self._objective, "time left") else "left", no_wrap=True
-            )
-        for job in list(running)[:SHOWN]:
+            grid.add_column(name, justify="left" if name in ("settings", "progress") else "right", no_wrap=True)
+        room = max(12, self.console.width - len(self._objective) - 40)
+        for place, job in enumerate(running):
             part, value = _progress(folder, job.index, self._objective)
-            began, was = self._began.setdefault(job.index, (now, part))  # one that went on had a part already
-            left = f"{(now - began) * (1 - part) / (part - was):.0f} s" if part - was > 0.02 else ""
-            grid.add_row(str(job.index), Text(self._settings(job)), ProgressBar(1.0, part, width=24), value, left)
+            parts += part or 0.0
+            if place >= SHOWN:
+                continue
+            bar: Any = ProgressBar(1.0, part, width=12) if part is not None else "queued"
+            began, was = self._began.setdefault(job.index, (now, part)) if part is not None else (now, 0.0)
+            done = (part or 0.0) - was  # one that went on had a part already
+            left = f"{(now - began) * (1 - (part or 0.0)) / done:.0f} s" if done > 0.02 else ""
+            grid.add_row(str(job.index), Text(_tail(self._settings(job), room)), bar, value, left)
         if len(running) > SHOWN:
-            grid.add_row("", f"and {len(running) - SHOWN} more", "", "", "")
-        done = sum(job.state not in results.OPEN for job in self._all)
-        failed = sum(job.state in ("failed", "lost", "refused") for job in self._all)
-        left_s = (now - self._start_s) / self._ended * (waiting + len(running)) if self._ended else None
-        bar = Grid.grid(padding=(0, 2))
-        bar.add_row(
-            ProgressBar(max(1, len(self._all)), done, width=40), f"{done:,}/{len(self._all):,}",
-            f"{failed} failed" if failed else "", f"{left_s:.0f} s left" if left_s is not None else "",
+            grid.add_row("", f"and {len(running) - SHOWN} more")
+        made, failed = self._done() + parts, sum(job.state in BADLY for job in self._all)
+        done = made - self._before
+        left_s = (now - self._start_s) * (len(self._all) - made) / done if done > 0.02 else None
+        whole = Grid.grid(padding=(0, 2))
+        whole.add_row(
+            ProgressBar(max(1, len(self._all)), made, width=24), f"{self._done():,}/{len(self._all):,}",
+            *([f"{failed} failed"] if failed else []), *([f"{left_s:.0f} s left"] if left_s is not None else []),
         )  # fmt: skip
-        self._live.update(Group(grid, bar), refresh=True)
+        self._live.update(Group(grid, whole), refresh=True)
+
+    def _done(self) -> int:
+        return sum(job.state not in results.OPEN for job in self._all)
 
     def _settings(self, job: results.Job) -> str:
         """Those in which it differs from the others, once these are known."""
@@ -103,62 +117,68 @@ class Table:
     # ------------------------------------------------------------------------------------------------------ the answer
 
     def conclude(self, everything: dict[str, Any], *, stopped: bool) -> None:
+        jobs: list[dict[str, Any]] = everything["jobs"]
         best = results.ranked(everything)
+        varied = dict(zip((job["job"] for job in jobs), results.varied(jobs), strict=True)) if jobs else {}
         if best:
-            varied = dict(
-                zip((job["job"] for job in everything["jobs"]), results.varied(everything["jobs"]), strict=True)
-            )
-            self.console.print(jobs_table(best[:SHOWN], varied, self._objective))
+            self.console.print(jobs_table(best[:SHOWN], varied, self._objective, self.console.width))
             if len(best) > SHOWN:
                 self.say(f"{len(best) - SHOWN:,} more: the report has them all")
-        groups = [g for g in spread.groups(everything["jobs"], self._goal) if len(g.values) > 1]
+        groups = [g for g in spread.groups(jobs, self._goal) if len(g.values) > 1]
         if groups:
-            self.console.print(spread_table(groups[:SHOWN], self._objective))
-        self._wrong(everything, stopped=stopped)
+            same = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(groups) > 1 else set()
+            self.console.print(spread_table(groups[:SHOWN], self._objective, same))
+        if lacking := results.without_objective(jobs, self._objective):
+            self.say(lacking, "bold red")
+        self._wrong(jobs, stopped=stopped)
         rows = {}
         if best:
-            rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {' '.join(best[0]['overrides'])}"
+            rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {' '.join(varied[best[0]['job']])}"
         rows["report"] = folders.show(self._at / REPORT)
         if best:
             rows["again"] = best[0]["again"]
-        left = [job for job in everything["jobs"] if job["state"] != "sealed"]
+        left = [job for job in jobs if job["state"] != "sealed"]
         if left:
-            rows["go on" if stopped else "rerun"] = f"{everything['command']}  ({len(left)} of {len(everything['jobs'])} jobs are left)"  # fmt: skip
+            rows["go on" if stopped else "rerun"] = f"{everything['rerun']}  ({len(left)} of {len(jobs)} jobs are left)"
         for name, value in rows.items():  # no grid: one that is folded can't be copied
             self.console.print(Text.assemble((f"{name:8}", "bold"), value), soft_wrap=True)
 
-    def _wrong(self, everything: dict[str, Any], *, stopped: bool) -> None:
+    def _wrong(self, jobs: list[dict[str, Any]], *, stopped: bool) -> None:
         """Jobs that gave another outcome; and, by their reasons, those that gave none, each with the command that makes it alone."""
-        quiet = ("sealed", *results.OPEN, *(["interrupted"] if stopped else []))
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for job in everything["jobs"]:
+        for job in jobs:
             if job["different"]:
                 self.say(
                     f"≠ job {job['job']}: {job['folder']} gave {job['outcome']}, {job['different']}, of the same recipe", "bold red"
                 )  # fmt: skip
-            if job["state"] not in quiet:
-                reasons.setdefault((job["state"], _line(job["reason"])), []).append(job["train"])
-        for (state, reason), commands in reasons.items():
-            self.say(f"{len(commands)} {state}: {reason}", COLOURS.get(state, ""))
-            for command in commands[:SHOWN]:
-                self.say(f"  {command}")
-            if len(commands) > SHOWN:
-                self.say(f"  {len(commands) - SHOWN} more: the report has them all")
+        found = results.reasons(jobs, [s for s in results.ENDED_BADLY if not (stopped and s == "interrupted")])
+        for state, reason, same in found[:SHOWN]:
+            self.say(f"{len(same)} {state}: {_line(reason)}", COLOURS[state])
+            for job in same[:FEW]:
+                self.say(f"  {job['train']}  # log: {folders.show(self._at / 'jobs' / str(job['job']))}.log")
+            if len(same) > FEW:
+                self.say(f"  {len(same) - FEW} more: the report has them all")
+        if len(found) > SHOWN:
+            self.say(f"{len(found) - SHOWN} more reasons: the report has them all")
 
 
-def jobs_table(jobs: list[dict[str, Any]], varied: dict[int, list[str]], objective: str) -> Grid:
-    grid = Grid(box=None, header_style="bold", pad_edge=False)
-    for name in ("job", "settings", objective, "wall", "outcome", "run"):
-        grid.add_column(name, justify="right" if name in ("job", objective, "wall") else "left", overflow="fold")
+def jobs_table(jobs: list[dict[str, Any]], varied: dict[int, list[str]], objective: str, width: int) -> Grid:
+    """Where there is little room, it is the settings that are folded: a run's folder is there to be copied."""
+    grid, wide = Grid(box=None, header_style="bold", pad_edge=False), width >= WIDE
+    folded = {"settings"} | ({"run"} if max(len(job["folder"]) for job in jobs) > width // 2 else set())
+    for name in ("job", "settings", objective, "wall", *(["outcome"] if wide else []), "run"):
+        grid.add_column(
+            name, justify="right" if name in ("job", objective, "wall") else "left", overflow="fold", no_wrap=name not in folded
+        )  # fmt: skip
     for job in jobs:
         grid.add_row(
             str(job["job"]), Text(" ".join(varied[job["job"]])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
-            digest.short(job["outcome"]), Text(job["folder"] + (" (found)" if job["found"] else "")),
+            *([digest.short(job["outcome"])] if wide else []), Text(job["folder"] + (" (found)" if job["found"] else "")),
         )  # fmt: skip
     return grid
 
 
-def spread_table(groups: list[spread.Group], objective: str) -> Grid:
+def spread_table(groups: list[spread.Group], objective: str, same: Collection[str]) -> Grid:
+    """`same`: what all have in common, and need not be said."""
     grid = Grid(box=None, header_style="bold", pad_edge=False, title=f"{objective} over seeds", title_justify="left")
     for name in ("settings", "seeds", "mean", "sd", "95 % interval of the mean"):
         grid.add_column(name, justify="left" if name == "settings" else "right")
@@ -166,19 +186,25 @@ def spread_table(groups: list[spread.Group], objective: str) -> Grid:
         mean, sd, low, high = (
             f"{x:.4g}" if x is not None else "" for x in (group.mean, group.sd, group.low, group.high)
         )
-        grid.add_row(Text(" ".join(group.words) or "–"), str(len(group.values)), mean, sd, f"{low} … {high}")
+        words = " ".join(word for word in group.words if word not in same)
+        grid.add_row(Text(words or "–"), str(len(group.values)), mean, sd, f"{low} … {high}")
     return grid
+
+
+def _tail(text: str, room: int) -> str:
+    """The last settings are those that change from job to job."""
+    return text if len(text) <= room else f"…{text[-room + 1 :]}"
 
 
 def _line(reason: str) -> str:
     return "; ".join(part.strip() for part in reason.splitlines())
 
 
-def _progress(folder: Folder, job: int, objective: str) -> tuple[float, str]:
-    """How far a job is, 0 to 1, and its objective after the last epoch: by the files that its run writes."""
+def _progress(folder: Folder, job: int, objective: str) -> tuple[float | None, str]:
+    """How far a job is, 0 to 1, and its objective after the last epoch: by the files that its run writes. None while it has no run."""
     run = folder.run(job)
     if not run:
-        return 0.0, ""
+        return None, ""
     rows = results.epochs(run, last=1)
     value = f"{rows[-1][objective]:.4f}" if rows and objective in rows[-1] else ""
     try:

@@ -1,16 +1,16 @@
 """The trials of a search, kept by Optuna in an SQLite file, and what to try next.
 
 The same seed and the same results give the same trials, wherever a sweep was killed between: each trial's sampler is made anew, from
-the seed and the trial's number; a batch is proposed by the results of all before it and of none in it; a trial is written whole or not
-at all; and one that was running when its sweep was killed is run again as it is.
+the seed and the trial's number; a batch is proposed by the results of all batches before it and of none in it, also where it was cut
+short and more trials were asked for later; a trial is written whole or not at all; and one that was running when its sweep was killed is
+run again as it is.
 """
 
 import dataclasses
-import itertools
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from verbatim.errors import VerbatimError
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 SAMPLERS = ("tpe", "random", "grid")
 NAME = "sweep"
@@ -42,8 +43,8 @@ class Domain:
         """How many values; 0 where they can't be counted."""
         return len(self.values()) if self.choices or self.whole else 0
 
-    def values(self) -> list[Any]:
-        return list(self.choices) or list(range(int(self.low), int(self.high) + 1, self.step))
+    def values(self) -> Sequence[Any]:
+        return self.choices or range(int(self.low), int(self.high) + 1, self.step)
 
     def distribution(self) -> "BaseDistribution":
         from optuna import distributions
@@ -84,9 +85,12 @@ def advance(path: Path, plan: Plan, told: Mapping[int, float | None], first: int
     trials, end = study.get_trials(deepcopy=False), first
     while end < plan.total:
         start, end = end, min((end // plan.at_once + 1) * plan.at_once, plan.total)
-        for number in range(max(start, len(trials)), end):
-            _add(study, plan, number, space)
-        trials = study.get_trials(deepcopy=False)
+        if end > len(trials):
+            if start > first:  # what those gave is told first: one that had failed may have been run again
+                end = start
+                break
+            _propose(study, plan, range(start, end), told, space)
+            trials = study.get_trials(deepcopy=False)
         if not all(trial.state.is_finished() for trial in trials[start:end]):
             break
     return [
@@ -122,18 +126,39 @@ def _tell(study: "Study", told: Mapping[int, float | None]) -> None:
             study.tell(number, float(value))
 
 
-def _add(study: "Study", plan: Plan, number: int, space: "dict[str, BaseDistribution]") -> None:
-    """Propose one trial and write it, all of it in one transaction: one that is there has all its values."""
+def _propose(
+    study: "Study", plan: Plan, batch: range, told: Mapping[int, float | None], space: "dict[str, BaseDistribution]"
+) -> None:
+    """Write those trials of a batch that are not there yet, each in one transaction: one that is there has all its values."""
     from optuna.trial import TrialState, create_trial
 
-    trial = create_trial(state=TrialState.RUNNING, params=_propose(study, plan, number, space), distributions=space)
-    study.add_trial(trial)
+    trials = study.get_trials(deepcopy=False)
+    known = _known(trials[: batch.start], plan, told)
+    for number in batch:
+        params = trials[number].params if number < len(trials) else _params(known, plan, number, space)
+        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=space)
+        known.add_trial(trial)
+        if number >= len(trials):
+            study.add_trial(trial)
 
 
-def _propose(study: "Study", plan: Plan, number: int, space: "dict[str, BaseDistribution]") -> dict[str, Any]:
+def _known(trials: "Sequence[FrozenTrial]", plan: Plan, told: Mapping[int, float | None]) -> "Study":
+    """In memory, what the batch may know. A trial that failed may have been run again since, and given a value, which Optuna no longer
+    takes."""
+    import optuna
+
+    known = optuna.create_study(direction=plan.goal)
+    for number, trial in enumerate(trials):
+        value = told.get(number)
+        if trial.state is optuna.trial.TrialState.FAIL and value is not None and math.isfinite(value):
+            trial = optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=value)
+        known.add_trial(trial)
+    return known
+
+
+def _params(known: "Study", plan: Plan, number: int, space: "dict[str, BaseDistribution]") -> dict[str, Any]:
     if plan.sampler == "grid":
-        values = itertools.product(*(domain.values() for domain in plan.domains))
-        return dict(zip(space, next(itertools.islice(values, number, None)), strict=True))
+        return _point(plan.domains, number)
     import optuna
 
     seed = int(digest.of_value([plan.seed, number]).removeprefix("sha256:")[:8], 16)
@@ -146,7 +171,16 @@ def _propose(study: "Study", plan: Plan, number: int, space: "dict[str, BaseDist
         )
     trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
     trial.number = number
-    return {key: sampler.sample_independent(study, trial, key, one) for key, one in space.items()}
+    return {key: sampler.sample_independent(known, trial, key, one) for key, one in space.items()}
+
+
+def _point(domains: "Sequence[Domain]", number: int) -> dict[str, Any]:
+    """Of all combinations in order, the last setting changing fastest; none but this one is made."""
+    found = {}
+    for domain in reversed(domains):
+        number, place = divmod(number, domain.count)
+        found[domain.key] = domain.values()[place]
+    return {domain.key: found[domain.key] for domain in domains}
 
 
 def _text(value: Any) -> str:

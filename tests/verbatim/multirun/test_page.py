@@ -87,11 +87,11 @@ def test_all_jobs_are_in_the_table_without_the_script_best_first(folder):
     results = many()
     head, *rows = [row for row in Read(page(results, folder)).rows if len(row) == 10]
 
-    assert head == ["job", "validation_loss", "optimizer.lr", "model", "seed", "test_accuracy", "state", "seconds", "run", "command"]  # fmt: skip
+    assert head == ["job", "validation_loss", "optimizer.lr", "model", "seed", "state", "seconds", "run", "command", "test_accuracy"]  # fmt: skip
     values = [float(row[1]) for row in rows if row[1]]
     assert len(rows) == len(results["jobs"])
     assert values == sorted(values)
-    assert [row[6] for row in rows[-2:]] == ["failed", "failed"]
+    assert [row[5] for row in rows[-2:]] == ["failed", "failed"]
 
 
 def test_where_more_is_better_the_largest_is_best(folder):

@@ -163,6 +163,37 @@ def test_more_trials_go_on_with_the_same_search_and_another_search_does_not(app)
     assert read(app.folder / "other") != before
 
 
+def test_a_search_that_was_cut_short_within_a_batch_goes_on_as_if_it_had_not_been(app):
+    """Batches are of four: after ten trials, two more belong to the third."""
+    assert app(*SPACE, "hydra.sweeper.n_trials=14", folder="whole")[0] == 0
+    for number in (10, 14):
+        assert app(*SPACE, f"hydra.sweeper.n_trials={number}")[0] == 0
+
+    assert read(app.folder / "sweep") == read(app.folder / "whole")
+
+
+def test_a_trial_that_failed_and_was_run_again_counts_by_what_it_gave_then(app):
+    """Which Optuna's own file can't say: a trial that has ended there stays what it was."""
+    few, more = ("hydra.sweeper.n_trials=20", "hydra.sweeper.n_trials=24")
+    for folder in ("failed", "mended"):
+        assert app(*SPACE, few, folder=folder)[0] == 0
+    bad = next(number for number, (state, _, _) in read(app.folder / "mended").items() if state == "FAIL")
+    at = app.folder / "mended" / f"{bad}.json"
+    at.write_text(json.dumps([json.loads(at.read_text())[0], -5.0]))
+    for folder in ("failed", "mended"):
+        assert app(*SPACE, more, folder=folder)[0] == 0
+
+    one, other = ([words for _, (words, _) in sorted(jobs(app.folder / folder).items())] for folder in ("failed", "mended"))
+    assert one[:20] == other[:20]
+    assert one[20:] != other[20:]
+
+
+def test_a_grid_of_many_points_makes_none_but_those_asked_for(app):
+    assert app("n=range(0,2000000000)", "hydra.sweeper.sampler=grid", "hydra.sweeper.n_trials=2")[0] == 0
+
+    assert [words for _, (words, _) in sorted(jobs(app.folder / "sweep").items())] == [["n=0"], ["n=1"]]
+
+
 def test_a_grid_is_every_combination_in_order(app):
     assert app("n=range(1,4)", "kind=a,b", "hydra.sweeper.sampler=grid", "x=0.1")[0] == 0
 

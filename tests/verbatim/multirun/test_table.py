@@ -1,8 +1,11 @@
 import io
+from pathlib import Path
 
 from rich.console import Console
 
+from verbatim import trace
 from verbatim.multirun import results
+from verbatim.multirun.folder import Folder
 from verbatim.multirun.table import Table
 
 
@@ -12,8 +15,76 @@ def test_commands_are_whole_on_a_narrow_terminal(tmp_path):
     command = "nox -s multirun -- seed=0,1 " + "paths.runs=somewhere/else/" * 3
     table = Table(tmp_path, "validation_loss", "minimize")
     table.console = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
-    table.conclude({"jobs": [job, waiting], "goal": "minimize", "command": command}, stopped=True)
+    table.conclude({"jobs": [job, waiting], "goal": "minimize", "command": command, "rerun": command}, stopped=True)
     lines = table.console.file.getvalue().splitlines()
 
     assert f"again   {job['again']}" in lines
     assert f"go on   {command}  (1 of 2 jobs are left)" in lines
+
+
+def shown(width, jobs, **more):
+    table = Table(Path("sweeps/one"), "validation_loss", "minimize")
+    table.console = Console(file=io.StringIO(), width=width)
+    table.conclude({"jobs": jobs, "goal": "minimize", "command": "", "rerun": "", **more}, stopped=False)
+    return table.console.file.getvalue()
+
+
+def test_a_runs_folder_is_whole_on_a_terminal_of_80_columns():
+    jobs = [
+        results.Job(
+            index=i, words=["trainer.epochs=3", "optimizer.lr=0.01", "model.hidden=[256,256,128]", f"seed={i}"],
+            state="sealed", value=0.5 + i, wall_s=123.4, outcome="sha256:" + "0" * 64, folder=f"runs/20261124T220512Z-{i:08x}",
+        ).plain() for i in range(3)
+    ]  # fmt: skip
+    lines = shown(80, jobs).splitlines()
+
+    for i in range(3):
+        assert f"123.4 s  runs/20261124T220512Z-{i:08x}" in lines[1 + i]
+    assert max(len(line) for line in lines[:4]) <= 80
+
+
+def test_jobs_that_failed_for_one_reason_are_told_together_whatever_the_step():
+    jobs = [
+        results.Job(index=i, words=[f"seed={i}"], state="failed", reason=f"the loss of step {i}: expected a finite number").plain()
+        for i in range(8)
+    ]  # fmt: skip
+    lines = shown(200, jobs).splitlines()
+
+    assert lines[:2] == [
+        "8 failed: the loss of step 0: expected a finite number",
+        "  nox -s train -- seed=0  # log: sweeps/one/jobs/0.log",
+    ]
+    assert lines[6] == "  3 more: the report has them all"
+
+
+class Progress(Table):
+    """On a terminal of so many columns: what is drawn."""
+
+    def __init__(self, width, jobs):
+        super().__init__(Path("sweeps/one"), "validation_loss", "minimize")
+        self.console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        self.begin(jobs, jobs, 0, continued=False)
+
+    def drawn(self, running, folder):
+        self.console.file.truncate(0)
+        self.draw(running, folder)
+        return self.console.file.getvalue()
+
+
+def test_running_jobs_are_told_apart_on_a_narrow_terminal(tmp_path):
+    folder = Folder(tmp_path, {"command": []})
+    jobs = [results.Job(index=i, words=["model.hidden=[256,256,128]", "optimizer.lr=0.01", f"seed={i}"], state="running") for i in range(2)]  # fmt: skip
+    jobs[0].words[1] = "optimizer.lr=0.1"
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "trace.bin").write_bytes(bytes(trace.HEADER_BYTES + 5 * trace.ROW_BYTES))
+    folder.at(1).write_text(str(run))
+    folder.at(1).with_suffix(".steps").write_text("10")
+    table = Progress(80, jobs)
+    said = table.drawn(jobs, folder)
+    table.stop()
+    folder.close()
+
+    assert "  0  optimizer.lr=0.1 seed=0   queued" in said
+    assert "  1  optimizer.lr=0.01 seed=1  ━━━━━━" in said
+    assert "0/2" in said
