@@ -27,7 +27,8 @@ class Parallel:
         if self._ddp:
             _refuse_ddp(config, world, run.record.level)
             self.shards = world
-            self._wrapped = nn.parallel.DistributedDataParallel(_Loss(model)) if world > 1 else _Loss(model)
+            own = _Loss(model)
+            self._wrapped = self._ranks.call(nn.parallel.DistributedDataParallel, own) if world > 1 else own
         else:
             if config.ranks is not None:
                 raise VerbatimError("trainer.ranks", expected="nothing, as the bits do not depend on it", found=config.ranks, then="add machine.ranks=… instead, or trainer.parallel=ddp")  # fmt: skip
@@ -57,10 +58,17 @@ class Parallel:
         """The mean loss of these samples, for `backward`."""
         if not self._alone and not self._before:
             self._before = [b.clone() for b in (*self._buffers, *self._counters)]
-        loss: Tensor = self._wrapped(x, y) if self._wrapped else self.model.loss(x, y)[0]
+        loss: Tensor = self._ranks.call(self._wrapped, x, y) if self._wrapped else self.model.loss(x, y)[0]
         return (
             loss * self._ranks.world if self._ddp else loss
         )  # DDP takes the mean of the ranks' gradients; parts count by their size
+
+    def backward(self, loss: Tensor) -> None:
+        """DDP speaks with the other ranks meanwhile."""
+        if self._ddp:
+            self._ranks.call(loss.backward)
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def shard_done(self) -> None:
         """Put this shard's gradients, and what it made of the buffers, on the tree; the next shard starts from where this one did."""
@@ -83,11 +91,13 @@ class Parallel:
         """Gradients and buffers are the whole batch's now, on every rank; returns its loss. `losses`: of this rank's shards."""
         if not self._alone:
             leaf = self._tree.take()
-            if self._ranks.world > 1:
+            for dtype in dict.fromkeys(t.dtype for t in leaf) if self._ranks.world > 1 else ():
+                places = [i for i, t in enumerate(leaf) if t.dtype is dtype]
                 # In the order of their memory, which optimizers take for granted: a gradient lies as its parameter does.
-                flat = self._ranks.sum(torch.cat([t.as_strided((t.numel(),), (1,)) for t in leaf]))
-                starts = itertools.accumulate((t.numel() for t in leaf), initial=0)
-                leaf = [flat.as_strided(t.shape, t.stride(), start) for t, start in zip(leaf, starts, strict=False)]
+                flat = self._ranks.sum(torch.cat([leaf[i].as_strided((leaf[i].numel(),), (1,)) for i in places]))
+                starts = itertools.accumulate((leaf[i].numel() for i in places), initial=0)
+                for i, start in zip(places, starts, strict=False):
+                    leaf[i] = flat.as_strided(leaf[i].shape, leaf[i].stride(), start)
             for parameter, gradient in zip(self._parameters, leaf, strict=False):
                 parameter.grad = gradient
             for buffer, mean in zip(self._buffers, leaf[len(self._parameters) :], strict=True):

@@ -97,7 +97,7 @@ def one_epoch(
                     part_loss = parallel.loss(part_x, part_y)
                 if len(part) != count:  # each part counts by its size: together they give the mean of the batch
                     part_loss = part_loss * (len(part) / count)
-                part_loss.backward()  # type: ignore[no-untyped-call]
+                parallel.backward(part_loss)
                 loss += part_loss.item()
             losses.append(loss)
             parallel.shard_done()

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from verbatim import trace
+from verbatim.digest import short
 from verbatim.errors import VerbatimError
 
 if TYPE_CHECKING:
@@ -57,37 +59,45 @@ def found(folder: Path) -> list[Checkpoint]:
     ]
 
 
-def newest_whole(folder: Path, note: Callable[[str], None]) -> tuple[Checkpoint, bytes] | None:
-    """The newest whose bytes are what its name says, and whose saved files are what it says; `note` is told of those that are not."""
+def newest_whole(folder: Path, recipe: str, note: Callable[[str], None]) -> tuple[bytes, dict[str, Any]] | None:
+    """The newest whose bytes are what its name says, and whose saved files and trace are what it says, and what it holds; `note` is told
+    of those that are not. One of another recipe is refused."""
     there = found(folder)
     for i, checkpoint in enumerate(there):
         try:
             data = checkpoint.path.read_bytes()
-            wrong = _wrong(checkpoint, data)
+            if xxhash.xxh3_128_hexdigest(data) == NAME.fullmatch(checkpoint.path.name)[2]:  # type: ignore[index]
+                state = decode(data)
+                if state["recipe"] != recipe:
+                    raise VerbatimError(folder / FOLDER, expected=f"a checkpoint of recipe {short(recipe)}", found=f"one of {short(state['recipe'])}", then="add machine.resume=never")  # fmt: skip
+                wrong = _wrong(checkpoint, state, folder)
+            else:
+                wrong = f"{checkpoint.path}: damaged"
         except OSError as error:
             wrong = f"{error.filename}: {error.strerror}"
         if not wrong:
-            return checkpoint, data
+            return data, state
         note(f"{wrong}; {'the checkpoint before it is taken' if i + 1 < len(there) else 'the run starts anew'}")
     return None
 
 
-def _wrong(checkpoint: Checkpoint, data: bytes) -> str:
-    if xxhash.xxh3_128_hexdigest(data) != NAME.fullmatch(checkpoint.path.name)[2]:  # type: ignore[index]
-        return f"{checkpoint.path}: damaged"
-    for name, digest in decode(data)["saved"].items():
+def _wrong(checkpoint: Checkpoint, state: dict[str, Any], folder: Path) -> str:
+    for name, digest in state["saved"].items():
         path = checkpoint.path.with_name(f"{checkpoint.step:010d}.{name}")
         if xxhash.xxh3_128_hexdigest(path.read_bytes()) != digest:
             return f"{path}: damaged"
+    try:
+        trace.refuse_others(folder / trace.FILE, **state["trace"])
+    except VerbatimError as error:
+        return str(error).partition("\n")[0]
     return ""
 
 
 class Writer:
-    """Writes a run's checkpoints, and removes those that are no longer needed. `share`: the part of the time that they may take;
-    `trace`: what must be on the disk no later than they are."""
+    """Writes a run's checkpoints, and removes those that are no longer needed. `share`: the part of the time that they may take."""
 
-    def __init__(self, folder: Path, share: float, trace: Path | None = None) -> None:
-        self._folder, self._at, self._share, self._trace = folder, folder / FOLDER, share, trace
+    def __init__(self, folder: Path, share: float) -> None:
+        self._folder, self._at, self._share = folder, folder / FOLDER, share
         self._written_s, self._cost_s = time.monotonic(), 0.0
         self._flushed_s = float("-inf")
         self._flushed: Checkpoint | None = None
@@ -113,8 +123,8 @@ class Writer:
                 file.flush()
                 if flush:
                     os.fsync(file.fileno())
-            if flush and self._trace:
-                _flush(self._trace)
+            if flush:
+                _flush(self._folder / trace.FILE)
             beside.replace(path)
         except OSError:
             beside.unlink(missing_ok=True)
@@ -177,7 +187,7 @@ def encode(state: dict[str, Any]) -> bytes:
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
-    plain = _plain(state, "state", tensors)
+    plain = _plain(state, "state", tensors, set())
     return save(tensors, {"state": json.dumps(plain)})
 
 
@@ -190,7 +200,7 @@ def decode(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _plain(value: Any, where: str, tensors: "dict[str, Tensor]") -> Any:
+def _plain(value: Any, where: str, tensors: "dict[str, Tensor]", storages: set[int]) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -203,17 +213,18 @@ def _plain(value: Any, where: str, tensors: "dict[str, Tensor]") -> Any:
         if not laid.permute(order).is_contiguous():  # an expanded or sliced one has no layout of its own
             laid = laid.contiguous()
         flat = laid.as_strided((laid.numel(),), (1,))
-        shared = any(flat.untyped_storage().data_ptr() == t.untyped_storage().data_ptr() for t in tensors.values())
         name = f"{len(tensors)} {where}"  # by itself `where` is ambiguous: keys may have dots
-        tensors[name] = flat.clone() if shared else flat  # the format wants each by itself
+        memory = flat.untyped_storage().data_ptr()
+        tensors[name] = flat.clone() if memory in storages else flat  # the format wants each by itself
+        storages.add(memory)
         return {"tensor": name, "shape": list(laid.shape), "strides": list(laid.stride())}
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, bool | int | float | str | None):
                 raise _refused(f"{where}, a key", "a number or a string", type(key).__name__)
-        return {"dict": [[key, _plain(inner, f"{where}.{key}", tensors)] for key, inner in value.items()]}
+        return {"dict": [[key, _plain(inner, f"{where}.{key}", tensors, storages)] for key, inner in value.items()]}
     if isinstance(value, list | tuple):
-        items = [_plain(inner, f"{where}.{i}", tensors) for i, inner in enumerate(value)]
+        items = [_plain(inner, f"{where}.{i}", tensors, storages) for i, inner in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from verbatim import causes, digest, integrity, parting, record
+from verbatim import causes, digest, integrity, parting, record, trace
 from verbatim.causes import Difference
 from verbatim.errors import VerbatimError
 from verbatim.parting import Parting
@@ -94,7 +94,7 @@ def _steps(found: Comparison, a: Path, b: Path, until: int | None) -> Iterator[D
         one, other = found.a.trace.get("digest"), found.b.trace.get("digest")
         missing = " and ".join(str(side) for side, trace in ((a, left), (b, right)) if trace is None)
         if one and other and one != other:
-            found.notes.append(f"{missing}: no {integrity.TRACE}, so the first differing step can't be named")
+            found.notes.append(f"{missing}: no {trace.FILE}, so the first differing step can't be named")
             yield Difference(part="step", where="trace", a=one, b=other)
         elif not (one and other):
             found.notes.append(f"{missing}: no trace, so no step was compared")

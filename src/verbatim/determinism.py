@@ -53,7 +53,7 @@ class Determinism:
         if self.threads > available:  # measured 12 to 48 times slower, and a sign of a recipe made for another machine
             raise VerbatimError(
                 "determinism.threads",
-                expected=f"at most {available}, the cores that this process may use",
+                expected=f"at most {available}, the cores that {'each rank' if _local_ranks() > 1 else 'this process'} may use",
                 found=self.threads,
                 then=f"add determinism.threads={available} (another thread count gives other bits: it is part of the recipe)",
             )
@@ -64,9 +64,16 @@ class Determinism:
 
 
 def cores() -> int:
-    """Those that this process may use: all that the system gives it, or its share among the jobs of a multirun."""
+    """Those that this process may use: all that the system gives it, or its share among the jobs of a multirun, and among the ranks on
+    this machine."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(here, int(os.environ.get(SHARE, here)))
+    return max(1, min(here, int(os.environ.get(SHARE, here))) // _local_ranks())
+
+
+def _local_ranks() -> int:
+    """As torchrun sets it."""
+    said = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, int(said)) if said.isdecimal() else 1
 
 
 def fix_hash_seed() -> None:
@@ -176,3 +183,22 @@ def set_switches(settings: Determinism, seed: int, note: Callable[[str], None] |
     torch.backends.cudnn.allow_tf32 = False
     if settings.level == "portable":
         portable.install(settings.workers, settings.threads, note if settings.unlisted == "warn" else None)
+
+
+def refuse_changes(settings: Determinism) -> None:
+    """What was set when the run began must be so still: other bits would come of it, and the record would not say so."""
+    import torch
+
+    for name, wanted, found in (
+        ("torch.set_num_threads", settings.threads, torch.get_num_threads()),
+        (
+            "torch.use_deterministic_algorithms",
+            settings.level != "seeded",
+            torch.are_deterministic_algorithms_enabled(),
+        ),
+    ):
+        if found != wanted:
+            raise VerbatimError(
+                name, expected=f"{wanted}, as the recipe says", found=f"{found}, set while the run went on",
+                then="leave it to determinism.threads and determinism.level",
+            )  # fmt: skip

@@ -30,6 +30,8 @@ class _StandIn(types.ModuleType):
         return fn
 
     def __getattr__(self, name: str) -> Any:
+        if name == "__file__":  # `inspect` asks every module for it, also in the middle of an import
+            raise AttributeError(name)
         return getattr(_load(), name)
 
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -12,15 +13,17 @@ from typing import Any
 from verbatim.errors import Interrupted
 
 ENDS = (signal.SIGTERM, signal.SIGHUP)
+ONCE_S = 1.0  # one Ctrl-C may come twice: from the terminal, and passed on by who started this process
 GRACE_S = 10.0  # what a step may take until its end; those who ask give 20 s or more before they kill
 
 
 class Ending:
-    """While `safe`, the first signal only sets `asked`; the training loop looks, leaves a checkpoint and raises `error`. A second one, or
-    `GRACE_S` without a safe place, raises it at once: the last checkpoint stands."""
+    """While `safe`, the first signal only sets `asked`; the training loop looks, leaves a checkpoint and raises `error`. A second Ctrl-C,
+    or `GRACE_S` without a safe place, raises it at once: the last checkpoint stands."""
 
     def __init__(self) -> None:
         self.asked, self.safe = 0, False
+        self._asked_s = 0.0
         self._before: dict[int, Any] = {}
 
     def watch(self) -> None:
@@ -47,7 +50,9 @@ class Ending:
         self._before = {}
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        again, self.asked = bool(self.asked), number
+        if self.asked and (number != signal.SIGINT or time.monotonic() - self._asked_s < ONCE_S):
+            return
+        again, self.asked, self._asked_s = bool(self.asked), number, time.monotonic()
         _leave_terminal(number)
         if again or not self.safe:
             raise self.error

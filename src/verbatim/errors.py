@@ -26,7 +26,7 @@ def mendable(error: BaseException | None) -> VerbatimError | None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return VerbatimError(
                 error.filename or "writing", expected="room on the disk", found="none left; what was written before is whole",
-                then="free some space; the same command goes on",
+                then="free some space, and give the same command again",
             )  # fmt: skip
         error = error.__cause__
     return error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from verbatim import causes, record
+from verbatim import causes, record, trace
 from verbatim.ending import sigterm_raises
 from verbatim.errors import VerbatimError
 from verbatim.record import Record
@@ -72,7 +72,7 @@ class Follower:
             if new.recipe != self.original.recipe:
                 self.stopped = "recipe"
                 return
-        path = self.folder / "trace.bin"
+        path = self.folder / trace.FILE
         if not self.recorded or not path.exists() or path.stat().st_size <= HEADER_BYTES:
             return
         new_trace = Reader(path)

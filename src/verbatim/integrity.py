@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from verbatim import digest
+from verbatim import digest, trace
 from verbatim.errors import VerbatimError
 from verbatim.record import Record
 from verbatim.trace import Reader
-
-TRACE = "trace.bin"
 
 
 def folder_of(where: Path) -> Path:
@@ -18,14 +16,14 @@ def folder_of(where: Path) -> Path:
 def check(where: Path, run: Record, note: Callable[[str], None]) -> Reader | None:
     """The record's own integrity: each file that lies beside it has the recorded bytes, and the trace's chain is whole."""
     folder = folder_of(where)
-    if where.is_dir() or (folder / TRACE).exists():
+    if where.is_dir() or (folder / trace.FILE).exists():
         for name, stated in run.files.items():
             path = folder / name
             if path.name != name:
                 raise VerbatimError(where, expected="plain file names", found=name)
             if not path.exists():
                 note(f"{path} is gone; its recorded digest stands for it")
-            elif name != TRACE and (found := digest.of_file(path)) != stated:
+            elif name != trace.FILE and (found := digest.of_file(path)) != stated:
                 raise VerbatimError(
                     path, expected=stated, found=f"{found}: changed after the run", then="use another copy of the run"
                 )
@@ -37,10 +35,10 @@ def check(where: Path, run: Record, note: Callable[[str], None]) -> Reader | Non
 
 def open_trace(where: Path, run: Record) -> Reader | None:
     """The trace of a run, after its digest is found to be the recorded one; None where there is none."""
-    path = where / TRACE
+    path = where / trace.FILE
     if not path.exists():
         return None
-    stated = run.files.get(TRACE)
+    stated = run.files.get(trace.FILE)
     if stated and (found := digest.of_file(path)) != stated:
         reader = Reader(path)
         reader.verify()  # names the row, where it is one

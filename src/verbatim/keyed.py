@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from verbatim.errors import VerbatimError
+
 GOLDEN = -7046029254386353131  # 2**64 / golden ratio, odd, as signed
 FIRST, SECOND = -4658895280553007687, -7723592293110705685
 BITS = {torch.bfloat16: 8, torch.float16: 11}  # that the type holds; of more, the highest would be rounded to 1
@@ -76,6 +78,11 @@ def normal_like(x: Tensor) -> Tensor:
 
 def _bits(key: _Key, shape: torch.Size, device: torch.device) -> Tensor:
     """int32 of that shape, all bits random: two of each hash."""
+    if torch._C._current_autograd_node() is not None:
+        raise VerbatimError(
+            "verbatim.keyed", expected="draws in the forward pass", found="one while gradients are computed: an activation that was not kept is computed again, and would be drawn anew",
+            then="leave draws out of torch.utils.checkpoint",
+        )  # fmt: skip
     key.places += 1
     if not shape.numel():  # a rank without samples; strides of nothing can't be viewed as another type
         return torch.empty(shape, dtype=torch.int32, device=device)

@@ -12,8 +12,11 @@ half of that; the way back collects. So each rank sends and receives 2 (R - 1) /
 
 import json
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from verbatim.errors import VerbatimError
 
@@ -25,7 +28,10 @@ class LostError(VerbatimError):
     """Another rank is gone. One alone need say so."""
 
 
+T = TypeVar("T")
 PIECE = 2**20  # values of a message
+MEET_S = 600.0  # what ranks may take to come: some read their data longer than others
+LOST = signal.SIGUSR1  # by which who started the ranks says that one of them has ended
 
 
 class Ranks:
@@ -45,10 +51,43 @@ class Ranks:
         """Find the others. `device`: `cpu` by gloo, `cuda` by NCCL."""
         if self.world == 1:
             return
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if name not in os.environ:
+                raise VerbatimError(name, expected="it, as torchrun sets it", found="RANK and WORLD_SIZE alone", then="start the ranks by torchrun, or by machine.ranks=…")  # fmt: skip
         import torch.distributed as dist
 
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        self._call(lambda: dist.init_process_group(backend, rank=self.rank, world_size=self.world))
+        signal.signal(LOST, self._lose)
+        self._meet(lambda: dist.init_process_group(backend, rank=self.rank, world_size=self.world))
+
+    def _meet(self, join: Callable[[], None]) -> None:
+        """In a thread: where a rank never comes, torch waits for half an hour, and no signal would be seen to."""
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                join()
+            except BaseException as error:  # noqa: BLE001 — raised below
+                failed.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        deadline_s = time.monotonic() + MEET_S
+        while thread.is_alive():
+            thread.join(0.05)
+            if time.monotonic() > deadline_s:
+                raise self._lost(f"some that have not come within {MEET_S:.0f} s")
+        if failed:
+            self.call(_raise, failed[0])
+
+    def _lose(self, *_: Any) -> None:
+        raise self._lost("one that has ended")
+
+    def _lost(self, found: str) -> LostError:
+        return LostError(
+            f"rank {self.rank}", expected=f"all {self.world} ranks to answer", found=found,
+            then="see which rank ended first, and why; the same command goes on from the last checkpoint",
+        )  # fmt: skip
 
     def leave(self) -> None:
         if self.world > 1:
@@ -93,7 +132,7 @@ class Ranks:
         import torch.distributed as dist
 
         out = mine.new_empty(self.world * mine.numel())
-        self._call(lambda: dist.all_gather_single(out, mine))
+        self.call(lambda: dist.all_gather_single(out, mine))
         return out
 
     def broadcast(self, tensor: "Tensor") -> "Tensor":
@@ -101,7 +140,7 @@ class Ranks:
         if self.world > 1:
             import torch.distributed as dist
 
-            self._call(lambda: dist.broadcast(tensor, 0))
+            self.call(lambda: dist.broadcast(tensor, 0))
         return tensor
 
     def broadcast_bytes(self, data: bytes) -> bytes:
@@ -154,18 +193,17 @@ class Ranks:
             if give.is_cuda and add_to is not None:
                 add_to.add_(take)
 
-        self._call(message)
+        self.call(message)
 
-    def _call(self, message: Callable[[], Any]) -> Any:
-        """A message that fails is a rank that is gone: gloo says so by the connection, NCCL by its watchdog."""
+    def call(self, function: Callable[..., T], *given: Any) -> T:
+        """What speaks with other ranks: where it fails by the connection (gloo), or by a watchdog (NCCL), one of them is gone."""
         try:
-            return message()
+            return function(*given)
         except RuntimeError as error:
+            if self.world == 1 or not _is_of_the_network(error):
+                raise
             says = str(error).partition("] ")[2].partition(". This is typically")[0] or str(error)
-            raise LostError(
-                f"rank {self.rank}", expected=f"all {self.world} ranks to answer", found=says.strip().splitlines()[0],
-                then="see which rank ended first, and why; the same command goes on from the last checkpoint",
-            ) from error  # fmt: skip
+            raise self._lost(says.strip().splitlines()[0]) from error
 
 
 Step = tuple[int, slice, slice, bool]
@@ -227,6 +265,16 @@ class Tree:
         ((_, branch),) = self._branches
         self._branches.clear()
         return branch
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _is_of_the_network(error: RuntimeError) -> bool:
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)
 
 
 def _number(name: str, default: int) -> int:

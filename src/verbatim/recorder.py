@@ -14,6 +14,7 @@ Leaving the block without `finish` seals the record as `failed` or `interrupted`
 Of several ranks, the first alone writes.
 """
 
+import json
 import math
 import os
 import shutil
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
 
 RESERVE = ".reserve"
 RESERVE_BYTES = 64 * 1024  # freed before sealing, so that a full disk still takes the seal
-TRACE = "trace.bin"
 
 
 class Run:
@@ -169,6 +169,8 @@ class Run:
             )
 
     def _note_unlisted(self, name: str) -> None:
+        if name in self.record.unlisted:  # before the run went on
+            return
         self.record.unlisted.append(name)
         self.progress.warn(f"{name} is not covered by level portable: the record claims exact")
 
@@ -178,15 +180,16 @@ class Run:
         self._ending.ignore()
         try:
             self.progress.stop()
-            at = f" at step {self._step}" if self._step >= 0 else " before the first step"
+            first = "before it went on" if self.record.resumed else "before the first step"
+            at = f" at step {self._step}" if self._step >= 0 else f" {first}"
             if isinstance(error, KeyboardInterrupt | Interrupted):
                 self._seal("interrupted", (str(error) if isinstance(error, Interrupted) else "Ctrl-C") + at)
             else:
                 what = f"{type(error).__name__}: {error}" if error else "the script ended without run.finish()"
                 if mend := mendable(error):
                     what = str(mend)
-                first, line, more = what.partition("\n")
-                self._seal("failed", first + at + line + more)
+                says, line, more = what.partition("\n")
+                self._seal("failed", says + at + line + more)
             self.progress.say(f"{self.show(self.folder)}: {self.record.state}{at}")
             if self.ranks.first and checkpoint.found(self.folder):
                 self.progress.say("the same command goes on from its last checkpoint; machine.resume=never starts anew")
@@ -253,32 +256,31 @@ class Run:
         self._start_trace()
         share = float(self._machine("checkpoints", 0.03)) if resume.wanted("") != resume.NEVER else 0.0
         if self.ranks.first and share:
-            self._checkpoints = checkpoint.Writer(self.folder, share, self.folder / TRACE)
+            self._checkpoints = checkpoint.Writer(self.folder, share)
         self._ending.safe = bool(share)
         return went_on
 
     def _start_trace(self) -> None:
         """Where there is none yet. One that lies there is of a run that left no whole checkpoint, and starts again."""
         if self.ranks.first and not self._trace:
-            (self.folder / TRACE).unlink(missing_ok=True)
+            (self.folder / trace.FILE).unlink(missing_ok=True)
             self._epochs.go_on([])
-            self._trace = trace.Writer(self.folder / TRACE, parameters_every=self._every)
+            self._trace = trace.Writer(self.folder / trace.FILE, parameters_every=self._every)
 
     def _load(self) -> bool:
-        chosen = checkpoint.newest_whole(self.folder, self.progress.warn) if self.record.resumed else None
-        data = self.ranks.broadcast_bytes(chosen[1] if chosen else b"")
+        went_on, recipe = bool(self.record.resumed), self.record.recipe
+        chosen = checkpoint.newest_whole(self.folder, recipe, self.progress.warn) if went_on else None
+        data = self.ranks.broadcast_bytes(chosen[0] if chosen else b"")
         if not data:
             return False
-        state = checkpoint.decode(data)
-        if state["recipe"] != self.record.recipe:
-            raise VerbatimError(self.folder / checkpoint.FOLDER, expected=f"a checkpoint of recipe {digest.short(self.record.recipe)}", found=f"one of {digest.short(state['recipe'])}", then="add machine.resume=never")  # fmt: skip
+        state = chosen[1] if chosen else checkpoint.decode(data)
         for name, part in self._kept.items():
             part.load_state_dict(state["kept"][name])
         generators.restore(state["generators"])
         self._saved, self._step = state["saved"], state["step"]
-        self.record.unlisted = state["unlisted"]
+        self.record.unlisted = list(dict.fromkeys([*state["unlisted"], *self.record.unlisted]))
         if self.ranks.first:
-            self._trace = trace.Writer.go_on(self.folder / TRACE, **state["trace"])
+            self._trace = trace.Writer.go_on(self.folder / trace.FILE, **state["trace"])
             checkpoint.restore_saved(self.folder, state["step"], self._saved)
             self._epochs.go_on(state["rows"])
             part = self.record.resumed[-1]
@@ -295,9 +297,10 @@ class Run:
             return list(mine)
         import torch
 
-        said = torch.tensor([*mine, bool(self._ending.asked)], dtype=torch.float64)
+        said = torch.tensor([*mine, self._ending.asked], dtype=torch.float64)
         rows = self.ranks.gather(said).view(self.ranks.world, -1)
-        self._stop = self._stop or bool(rows[:, -1].any())
+        if asked := int(rows[:, -1].max()):
+            self._stop, self._ending.asked = True, self._ending.asked or asked
         return [float(x) for x in rows[:, :-1].reshape(-1)]
 
     def checkpoint(self, *, epoch: bool = False) -> None:
@@ -330,6 +333,8 @@ class Run:
         self._step = step
         all_ = self._every > 0 and step % self._every == 0
         state = self._model.state() if all_ else trace.NOT_TAKEN
+        if all_:
+            determinism.refuse_changes(self._settings)
         if all_ and self.ranks.world > 1:
             self.ranks.agree({f"parameters after step {step}": state.hex()})
         if self._trace:
@@ -366,6 +371,10 @@ class Run:
         for name, value in metrics.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise VerbatimError(name, expected="a finite number", found=value, then="lower optimizer.lr")
+        determinism.refuse_changes(self._settings)
+        if self._settings.unlisted == "warn":
+            said = self.ranks.gather_text(json.dumps(self.record.unlisted))
+            self.record.unlisted = list(dict.fromkeys(name for text in said for name in json.loads(text)))
         if self._settings.level == "portable" and (late := portable.came_later()):
             raise VerbatimError("determinism=portable", expected="operators that were there when the run began", found=f"{late[0]}, of an extension loaded later", then="load it before the run, or choose determinism=exact")  # fmt: skip
         self.progress.stop()

@@ -144,7 +144,7 @@ def _part(run: Record, now: str) -> dict[str, Any]:
     found, earlier = run.environment, run.resumed
     wall_s = run.wall_s - sum(other["wall_s"] for other in earlier)  # 0 where the process was killed: nobody measured
     return {
-        "started": earlier[-1]["resumed"] if earlier else run.started, "resumed": now, "ended": run.reason or "killed",
+        "started": earlier[-1]["resumed"] if earlier else run.started, "resumed": now, "ended": (run.reason or "killed").partition("\n")[0],
         "wall_s": max(0.0, round(wall_s, 3)), "host": found.get("host", ""), "cpu": found.get("cpu", {}).get("model", ""),
         "probe": found.get("probe", ""), "gpu": found.get("gpu"), "ranks": found.get("ranks", 1),
     }  # fmt: skip

@@ -15,7 +15,9 @@ from typing import Any
 
 from verbatim.ending import sigterm_raises
 from verbatim.errors import Interrupted
+from verbatim.ranks import LOST
 
+LOST_S = 3.0
 GRACE_S = 15.0  # what ranks may take to seal and end, once one has
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -39,13 +41,14 @@ def _run(number: int) -> int:
         try:
             for rank in range(number):
                 own = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                started.append(subprocess.Popen(command, env=own, preexec_fn=die_with_parent))  # noqa: PLW1509 — one prctl
+                # In a group of its own: Ctrl-C on the terminal is passed on, and comes once.
+                started.append(subprocess.Popen(command, env=own, process_group=0, preexec_fn=die_with_parent))  # noqa: PLW1509 — one prctl
             while not any(process.poll() for process in started) and any(process.poll() is None for process in started):
                 time.sleep(0.05)
             # One that a signal ended is the cause; others then end because they have lost it.
             ended = [(process.returncode, rank) for rank, process in enumerate(started) if process.poll()]
             first = min(ended)[1] if ended else None
-            _end(started)
+            _end(started, lost=True)
         except (KeyboardInterrupt, Interrupted) as asked:
             _end(started, signal.SIGTERM if isinstance(asked, Interrupted) else signal.SIGINT)
             return 130 if isinstance(asked, KeyboardInterrupt) else 143
@@ -57,14 +60,19 @@ def _run(number: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _end(started: list[Any], number: int = 0) -> None:
-    """Give all of them `number`, and time to seal and end; then end those that are left."""
+def _end(started: list[Any], number: int = 0, *, lost: bool = False) -> None:
+    """Give all of them `number`, and time to seal and end; then end those that are left. `lost`: they will see by themselves, most often,
+    that one of them is gone; else they are told."""
     for process in started:
         if number and process.poll() is None:
             process.send_signal(number)
-    deadline_s = time.monotonic() + GRACE_S
+    began_s = time.monotonic()
     while any(process.poll() is None for process in started):
-        if time.monotonic() > deadline_s:
+        if lost and time.monotonic() > began_s + LOST_S:
+            lost = False
+            for process in started:
+                process.send_signal(LOST)
+        if time.monotonic() > began_s + GRACE_S:
             for process in started:
                 process.kill()
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The trace: one fixed-size row per training step, chained, so that the first step at which two runs differ is found at once.
+"""The trace, `trace.bin`: one fixed-size row per training step, chained, so that the first step at which two runs differ is found at once.
 
 File format, all little-endian. A header of 64 bytes:
 
@@ -42,6 +42,7 @@ from verbatim.errors import VerbatimError
 if TYPE_CHECKING:
     from torch import Tensor
 
+FILE = "trace.bin"
 MAGIC = b"verbatim trace 1"
 HEADER = struct.Struct("<16sII8x")
 BODY = struct.Struct("<Qd16s16s16s")
@@ -81,14 +82,7 @@ class Writer:
     @classmethod
     def go_on(cls, path: Path, *, rows: int, digest: str) -> Self:
         """The writer of a trace that has these rows, and perhaps more, of steps that will be made again: those are cut off."""
-        found = Reader(path) if path.exists() else None
-        if found:
-            found.verify(rows)
-        if not found or found.rows < rows or found.digest_of(rows) != digest:
-            raise VerbatimError(
-                path, expected=f"the {rows} rows that the checkpoint goes with", found=f"{found.rows} rows, or others" if found else "no file",
-                then="add machine.resume=never",
-            )  # fmt: skip
+        refuse_others(path, rows=rows, digest=digest)
         os.truncate(path, HEADER_BYTES + rows * ROW_BYTES)
         writer = cls.__new__(cls)
         writer._chain, writer.rows = bytes.fromhex(digest.removeprefix("sha256:")), rows
@@ -162,6 +156,18 @@ class Reader:
     def _whole(self, index: int) -> bool:
         start = HEADER_BYTES + index * ROW_BYTES
         return hashlib.sha256(self.chain(index - 1) + self._map[start : start + 64]).digest() == self.chain(index)
+
+
+def refuse_others(path: Path, *, rows: int, digest: str) -> None:
+    """An error where a trace does not begin with these rows: after a power cut it may be shorter, or have an end of zeros."""
+    found = Reader(path) if path.exists() else None
+    if found:
+        found.verify(rows)
+    if not found or found.rows < rows or found.digest_of(rows) != digest:
+        raise VerbatimError(
+            path, expected=f"the {rows} rows that the checkpoint goes with", found=f"{found.rows} rows, or others" if found else "no file",
+            then="add machine.resume=never",
+        )  # fmt: skip
 
 
 class ModelDigest:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verbatim import integrity, launch, parting, record, restore, scratch
+from verbatim import integrity, launch, parting, record, restore, scratch, trace
 from verbatim.errors import VerbatimError
 from verbatim.parting import Parting
 from verbatim.trace import Reader
@@ -203,6 +203,6 @@ def observe(where: Path, steps: tuple[int, int], root: Path, aside: Path, keep: 
 
 def _repeated(where: Path, runs: Path, step: int) -> bool:
     with contextlib.suppress(StopIteration, OSError, VerbatimError):
-        new = Reader(next(runs.iterdir()) / integrity.TRACE)
-        return parting.find(Reader(integrity.folder_of(where) / integrity.TRACE), new, step).a is None
+        new = Reader(next(runs.iterdir()) / trace.FILE)
+        return parting.find(Reader(integrity.folder_of(where) / trace.FILE), new, step).a is None
     return False

@@ -66,7 +66,7 @@ def test_ranks_that_are_ended_go_on_in_another_number_and_end_as_one_would(tmp_p
 
     ask = "if os.environ['RANK'] == '1': os.kill(os.getpid(), 15)"
     ended = start(runs, *SHARDS, "machine.ranks=2", script=AT_STEP, AT="13", DO=ask)
-    assert ended.wait() == 143
+    assert ended.wait() == 143, ended.said
     assert "goes on after step 5" in ended.said
     last = int(record.read(folder).reason.removeprefix("SIGTERM at step "))
     assert last in (13, 14)  # all end after the same step: the one in which the others hear of it
@@ -81,7 +81,7 @@ def test_a_signal_to_who_started_them_reaches_all(tmp_path):
     ask = "if os.environ['RANK'] == '1': os.kill(os.getppid(), 15)"
     ended = start(tmp_path / "runs", *SHARDS, "machine.ranks=2", script=AT_STEP, AT="3", DO=ask)
 
-    assert ended.wait() == 143
+    assert ended.wait() == 143, ended.said
     assert record.read(only(tmp_path / "runs")).state == "interrupted"
     assert len(checkpoint.found(only(tmp_path / "runs"))) == 1
 

@@ -241,15 +241,37 @@ def test_the_checkpoint_of_another_recipe_is_refused(killed, tmp_path):
     assert "Traceback" not in refused.said
 
 
-def test_a_trace_that_was_changed_is_refused(killed):
+def test_a_trace_that_was_changed_is_said_to_be_and_the_run_starts_anew(killed, whole):
     path = only(killed) / "trace.bin"
     data = bytearray(path.read_bytes())
     data[500] ^= 1
     path.write_bytes(data)
-    refused = train(killed, *SMALL)
+    anew = train(killed, *SMALL)
 
-    assert refused.process.returncode == 2
-    assert f"error: {path}, row 4: expected a row that continues the chain, found a changed row" in refused.said
+    assert anew.process.returncode == 0
+    assert (
+        f"{path}, row 4: expected a row that continues the chain, found a changed row; the checkpoint before it"
+        in anew.said
+    )
+    assert "the run starts anew" in anew.said
+    same(only(killed), whole)
+
+
+@pytest.mark.parametrize("lost", ["short", "zeros"])
+def test_a_trace_that_a_power_cut_left_short_takes_the_checkpoint_that_it_reaches(killed, whole, lost):
+    """The newest checkpoint was not flushed, and no more was the trace: the disk may have the one, and less of the other."""
+    folder = only(killed)
+    *_, before, newest = sorted(found.step for found in checkpoint.found(folder))
+    path = folder / "trace.bin"
+    data = path.read_bytes()
+    kept = trace.HEADER_BYTES + (before + 3) * trace.ROW_BYTES
+    path.write_bytes(data[:kept] + (bytes(len(data) - kept) if lost == "zeros" else b""))
+    went_on = train(killed, *SMALL)
+
+    assert newest > before + 3
+    assert f"{path}" in went_on.said and "the checkpoint before it is taken" in went_on.said
+    assert f"goes on after step {before} " in went_on.said
+    same(folder, whole)
 
 
 def test_without_checkpoints_there_is_none_and_sigterm_ends_at_once(tmp_path):
@@ -275,7 +297,7 @@ def test_a_disk_that_fills_up_leaves_whole_checkpoints_and_room_lets_it_go_on(sm
     assert "Traceback" not in started.said
     folder = only(disk / "runs")
     said = []
-    assert checkpoint.newest_whole(folder, said.append)
+    assert checkpoint.newest_whole(folder, record.read(folder).recipe, said.append)
     assert said == []
     assert json.loads((folder / record.FILE).read_text())
 

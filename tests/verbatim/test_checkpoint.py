@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from verbatim import checkpoint, generators
+from verbatim import checkpoint, generators, trace
 from verbatim.errors import VerbatimError
 
 DTYPES = [
@@ -189,6 +189,7 @@ def test_every_generator_goes_on_from_where_it_was():
 @pytest.fixture
 def folder(tmp_path):
     """A run's folder with the checkpoints of the steps 3, 5 and 8, of which the policy keeps some."""
+    trace.Writer(tmp_path / trace.FILE, parameters_every=0).close()
     write(tmp_path, checkpoint.Writer(tmp_path, 1.0), 3, 5, 8)
     return tmp_path
 
@@ -201,7 +202,11 @@ def write(folder, writer, *steps, flush=False):
         (folder / ".new").write_bytes(data)
         (folder / ".new").rename(folder / "model.safetensors")
         saved = {"model.safetensors": xxhash.xxh3_128_hexdigest(data)}
-        writer.write(step, {"step": step, "saved": saved, "w": torch.full((100,), float(step))}, saved, flush=flush)
+        state = {
+            "step": step, "saved": saved, "w": torch.full((100,), float(step)), "recipe": "sha256:0",
+            "trace": {"rows": 0, "digest": trace.Reader(folder / trace.FILE).digest},
+        }  # fmt: skip
+        writer.write(step, state, saved, flush=flush)
 
 
 def steps(folder):
@@ -211,8 +216,8 @@ def steps(folder):
 def newest(folder):
     """Step of the newest whole one, and what was said on the way to it."""
     said = []
-    found = checkpoint.newest_whole(folder, said.append)
-    return found and checkpoint.decode(found[1])["step"], said
+    found = checkpoint.newest_whole(folder, "sha256:0", said.append)
+    return found and found[1]["step"], said
 
 
 def test_nothing_is_a_pickle(folder):

@@ -209,7 +209,7 @@ def _progress(folder: Folder, job: int, objective: str) -> tuple[float | None, s
     value = f"{rows[-1][objective]:.4f}" if rows and objective in rows[-1] else ""
     try:
         steps = int(folder.at(job).with_suffix(".steps").read_text())
-        done = ((run / "trace.bin").stat().st_size - trace.HEADER_BYTES) // trace.ROW_BYTES
+        done = ((run / trace.FILE).stat().st_size - trace.HEADER_BYTES) // trace.ROW_BYTES
     except (OSError, ValueError):
         return 0.0, value
     return min(1.0, max(0.0, done / steps)) if steps else 0.0, value

@@ -183,7 +183,9 @@ def test_a_trial_that_failed_and_was_run_again_counts_by_what_it_gave_then(app):
     for folder in ("failed", "mended"):
         assert app(*SPACE, more, folder=folder)[0] == 0
 
-    one, other = ([words for _, (words, _) in sorted(jobs(app.folder / folder).items())] for folder in ("failed", "mended"))
+    one, other = (
+        [words for _, (words, _) in sorted(jobs(app.folder / folder).items())] for folder in ("failed", "mended")
+    )
     assert one[:20] == other[:20]
     assert one[20:] != other[20:]
 
