@@ -1,6 +1,7 @@
 """Runs that several ranks make together: real processes on this machine."""
 
 import re
+import signal
 
 import pytest
 from omegaconf import OmegaConf
@@ -86,6 +87,74 @@ def test_a_signal_to_who_started_them_reaches_all(tmp_path):
     assert len(checkpoint.found(only(tmp_path / "runs"))) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_each_rank_gets_twice_is_one(tmp_path, number):
+    """From the terminal or from Slurm, and from who started them."""
+    ask = f"""
+parent = os.getppid()
+for pid in open(f'/proc/{{parent}}/task/{{parent}}/children').read().split():
+    os.kill(int(pid), {int(number)})
+os.kill(parent, {int(number)})"""
+    ended = start(
+        tmp_path / "runs", *SHARDS, "machine.ranks=2", "trainer.epochs=50", script=AT_STEP, AT="9", DO=f"if os.environ['RANK'] == '1':{ask}".replace("\n", "\n    ")
+    )  # fmt: skip
+
+    assert ended.wait() == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], ended.said
+    run = record.read(only(tmp_path / "runs"))
+    assert run.state == "interrupted", run.reason
+    assert checkpoint.found(only(tmp_path / "runs"))[0].step == int(run.reason.rpartition(" ")[2])
+
+
+BEFORE_THEY_MEET = """
+import os
+from verbatim import app, ranks
+plain = ranks.Ranks.join
+def join(self, device):
+    exec(os.environ["DO"])
+    plain(self, device)
+ranks.Ranks.join = join
+from experiment.train import main
+app.run(main)
+"""
+
+
+def test_a_rank_that_ends_before_it_meets_the_others_ends_them(tmp_path):
+    """Torch alone would wait for it for half an hour, and hear no signal."""
+    kill = "if os.environ['RANK'] == '1': os.kill(os.getpid(), 9)"
+    lost = start(tmp_path / "runs", *SHARDS, "machine.ranks=2", script=BEFORE_THEY_MEET, DO=kill)
+
+    assert lost.wait() == 137
+    assert "error: rank 1 was ended by SIGKILL, and with it the run" in lost.said
+    assert "rank 0: expected all 2 ranks to answer, found one that has ended" in lost.said
+    assert "Traceback" not in lost.said
+    run = record.read(only(tmp_path / "runs"))
+    assert (run.state, run.reason.partition(":")[0]) == ("failed", "rank 0")
+
+
+def test_a_rank_that_nobody_joins_hears_a_signal(tmp_path):
+    alone = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    later = "import signal; signal.setitimer(signal.ITIMER_REAL, 2); signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), 15))"
+    waiting = start(tmp_path / "runs", *SHARDS, script=BEFORE_THEY_MEET, DO=later, **alone)
+
+    assert waiting.wait() == 143, waiting.said
+    run = record.read(only(tmp_path / "runs"))
+    assert (run.state, run.reason) == ("interrupted", "SIGTERM before the first step")
+
+
+def test_a_rank_without_the_address_of_the_first_is_refused(tmp_path):
+    done = train(tmp_path / "runs", *SHARDS, RANK="0", WORLD_SIZE="2")
+
+    assert done.process.returncode == 2
+    assert "error: MASTER_ADDR: expected it, as torchrun sets it, found RANK and WORLD_SIZE alone" in done.said
+    assert "Traceback" not in done.said
+
+
 def test_torchrun_starts_ranks_too(tmp_path, alone):
     runs = tmp_path / "runs"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -147,6 +216,36 @@ def test_ddp_has_a_recipe_of_its_own_and_repeats(tmp_path):
     assert len({run.outcome for run in runs}) == 1
     assert {run.environment["ranks"] for run in runs} == {2}
     assert {run.recipe_config["trainer"]["ranks"] for run in runs} == {2}
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_rank_of_ddp_that_is_lost_is_said_to_be(tmp_path, where):
+    script = """
+import os
+from verbatim import app, recorder
+watches, calls = recorder.Run.watches, []
+def watching(self, *given):
+    from experiment import parallel
+    name = {"forward": "loss", "backward": "backward"}[os.environ["WHERE"]]
+    plain = getattr(parallel.Parallel, name)
+    def counting(self, *given):
+        calls.append(1)
+        if len(calls) == 5 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), 9)
+        return plain(self, *given)
+    setattr(parallel.Parallel, name, counting)
+    watches(self, *given)
+recorder.Run.watches = watching
+from experiment.train import main
+app.run(main)
+"""
+    overrides = (*SMALL, "trainer.batch_size=250", "trainer.parallel=ddp", "trainer.ranks=2")
+    lost = start(tmp_path / "runs", *overrides, script=script, WHERE=where)
+
+    assert lost.wait() == 137, lost.said
+    assert "rank 0: expected all 2 ranks to answer" in lost.said
+    assert "Traceback" not in lost.said
+    assert record.read(only(tmp_path / "runs")).state == "failed"
 
 
 DDP = OmegaConf.create({"parallel": "ddp", "shards": 1, "ranks": 2})

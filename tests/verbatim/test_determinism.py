@@ -3,7 +3,7 @@ import os
 import pytest
 
 from conftest import ROOT, python
-from verbatim import portable
+from verbatim import determinism, portable
 from verbatim.determinism import LEVELS, PROCESS_VARIABLES, THREAD_VARIABLES, Determinism, set_variables, variables
 from verbatim.errors import VerbatimError
 
@@ -70,6 +70,36 @@ def test_another_kind_of_machine_is_refused(monkeypatch, machine, found):
     with pytest.raises(VerbatimError, match=f"determinism=portable: expected an x86-64 CPU, found {found}"):
         Determinism(level="portable", threads=1)
     assert Determinism(level="exact", threads=1).level == "exact"
+
+
+def test_ranks_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+
+    assert determinism.cores() == 2
+    with pytest.raises(VerbatimError, match="expected at most 2, the cores that each rank may use, found 3"):
+        Determinism(level="exact", threads=3)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert determinism.cores() == 1
+
+
+def test_what_a_script_sets_while_the_run_goes_on_is_found():
+    code = """
+from verbatim import determinism
+settings = determinism.Determinism(level="exact", threads=1)
+determinism.set_variables(settings)
+determinism.set_switches(settings, 0)
+import torch
+determinism.refuse_changes(settings)
+{code}
+determinism.refuse_changes(settings)
+"""
+    for change, says in (
+        ("torch.set_num_threads(2)", "torch.set_num_threads: expected 1, as the recipe says, found 2, set while the run went on"),
+        ("torch.use_deterministic_algorithms(False)", "torch.use_deterministic_algorithms: expected True, as the recipe says, found False"),
+    ):  # fmt: skip
+        assert says in python("-c", code.format(code=change)).stderr
+    assert python("-c", code.format(code="")).returncode == 0
 
 
 def test_a_number_of_threads_without_digests_is_refused(monkeypatch):

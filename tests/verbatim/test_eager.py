@@ -1,3 +1,5 @@
+import pytest
+
 from conftest import python
 
 TRAIN = """
@@ -61,6 +63,24 @@ assert utils.__spec__.origin.endswith("utils.py")
 print("whole")
 """
     assert python("-W", "ignore", "-c", code).stdout == "whole\n"
+
+
+@pytest.mark.parametrize("code", [
+    "torch.testing.assert_close(torch.ones(2), torch.ones(2))",
+    "torch.jit.trace(lambda x: x + 1, torch.ones(2))",
+    "import torch.distributed.tensor",
+    "import torch.distributed.fsdp",
+])  # fmt: skip
+def test_what_looks_at_every_module_finds_the_stand_in_harmless(code):
+    """`inspect` asks each for its file, in the middle of torch's own imports."""
+    done = python(
+        "-W",
+        "ignore",
+        "-c",
+        f"import torch\nfrom verbatim.eager import defer_dynamo\ndefer_dynamo()\n{code}\nprint('whole')",
+    )
+
+    assert done.stdout == "whole\n", done.stderr
 
 
 def test_another_torch_is_left_alone():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from verbatim import keyed
+from verbatim.errors import VerbatimError
 
 SEED, STEP = 3, 17
 DRAWS = {"dropout": lambda x: keyed.dropout(x, 0.3), "uniform": keyed.uniform_like, "normal": keyed.normal_like}
@@ -160,3 +161,12 @@ def test_the_samples_that_were_given_are_left_as_they_are():
 def test_a_batch_of_another_size_than_its_samples_is_an_error():
     with keyed.by(SEED, STEP, torch.arange(4)), pytest.raises(RuntimeError):
         keyed.dropout(torch.ones(8, 3), 0.5)
+
+
+def test_a_draw_while_gradients_are_computed_is_refused():
+    """An activation that is computed again would be of another mask."""
+    x = torch.ones(4, 8, requires_grad=True)
+    with keyed.by(1, 2, torch.arange(4)):
+        y = torch.utils.checkpoint.checkpoint(lambda x: keyed.dropout(x.exp(), 0.5), x, use_reentrant=False)
+        with pytest.raises(VerbatimError, match="expected draws in the forward pass"):
+            y.sum().backward()
