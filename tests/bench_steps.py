@@ -82,7 +82,7 @@ def _ours(way: str, config: Any, data: Any, answer: Callable[[Callable[[], None]
     from verbatim.recorder import Run
 
     if way == "portable, no guard":
-        nothing: Any = SimpleNamespace(install=lambda *_, **__: None, came_later=list)
+        nothing: Any = SimpleNamespace(install=lambda *_, **__: None, catch_up=list)
         sys.modules["verbatim.portable.guard"] = nothing
     with Run(config) as run:
         import torch

@@ -375,8 +375,8 @@ class Run:
         if self._settings.unlisted == "warn":
             said = self.ranks.gather_text(json.dumps(self.record.unlisted))
             self.record.unlisted = list(dict.fromkeys(name for text in said for name in json.loads(text)))
-        if self._settings.level == "portable" and (late := portable.came_later()):
-            raise VerbatimError("determinism=portable", expected="operators that were there when the run began", found=f"{late[0]}, of an extension loaded later", then="load it before the run, or choose determinism=exact")  # fmt: skip
+        if self._settings.level == "portable" and (late := portable.came_by_another_way()):
+            raise VerbatimError("determinism=portable", expected="operators that torch or Python loads, which are guarded at once", found=f"{late[0]}, which came by another way", then="load it by torch.ops.load_library, or choose determinism=exact")  # fmt: skip
         self.progress.stop()
         if self.ranks.first:
             curves.write(self.folder / "curves.svg", self._epochs.rows, title=self.folder.name)

@@ -4,9 +4,11 @@
 proof of each operator, `witnesses` who computed the same digests. Importing this loads nothing of torch.
 """
 
+import multiprocessing
 import os
 import platform
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,28 +82,59 @@ def install(workers: int, threads: int, note: Callable[[str], None] | None) -> N
     torch.backends.cuda.enable_flash_sdp(False)
     if threads > 1:
         warm_up()
-    seen: set[str] = set()
+    # Nor one kernel for a whole encoder layer, which is taken where no gradient is asked for.
+    torch.backends.mha.set_fastpath_enabled(False)
+    seen, process = set[str](), os.getpid()
 
     def unlisted(name: str) -> None:
         if note is None:
             raise refusal(name)
+        if os.getpid() != process:  # a data loader's worker: the record would not hear of it
+            raise refusal(name, then="choose determinism=exact, or use it in the process that trains")
         if name not in seen:
             seen.add(name)
             note(name)
 
     guard.install(unlisted, go_on=note is not None)
+    _refuse_compiled(torch)
+    _refuse_spawned(torch)
 
-    def compile_(*_: Any, **__: Any) -> Any:
+
+def _refuse_compiled(torch: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
         raise VerbatimError(LEVEL, expected="operators that torch runs one by one", found="torch.compile, whose code is made for this CPU", then="choose determinism=exact")  # fmt: skip
 
-    torch.compile = compile_
+    torch.compile = refuse
+
+    def asked(name: str) -> Any:
+        if name.startswith("__"):  # `inspect` asks every module for its file
+            raise AttributeError(name)
+        refuse()
+
+    compiler: Any = types.ModuleType("torch._inductor.compile_fx")  # what every other way to it loads
+    compiler.__getattr__ = asked
+    sys.modules[compiler.__name__] = compiler
 
 
-def came_later() -> list[str]:
-    """Operators of an extension that was loaded after the guard was in place."""
+def _refuse_spawned(torch: Any) -> None:
+    """A data loader's worker that is no copy of this process has neither guard nor rerouted operators."""
+    made = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    start = made.__init__
+
+    def checked(self: Any, loader: Any, *given: Any) -> None:
+        method = (loader.multiprocessing_context or multiprocessing).get_start_method()
+        if method != "fork":
+            raise VerbatimError(LEVEL, expected="data loader's workers that are forked", found=f"multiprocessing_context={method}: they would compute by other kernels", then="leave it out, or num_workers=0")  # fmt: skip
+        start(self, loader, *given)
+
+    made.__init__ = checked
+
+
+def came_by_another_way() -> list[str]:
+    """Unlisted operators that the guard did not see come, and that may have been used."""
     from verbatim.portable import guard
 
-    return guard.came_later()
+    return guard.catch_up()
 
 
 def warm_up() -> None:
@@ -114,7 +147,7 @@ def warm_up() -> None:
             getattr(torch, name)(torch.full((1,), 0.5, dtype=dtype))
 
 
-def refusal(name: str) -> VerbatimError:
+def refusal(name: str, then: str = "") -> VerbatimError:
     """Where the operator was called from, and what to do instead."""
     from verbatim.portable.operators import INSTEAD
 
@@ -122,7 +155,7 @@ def refusal(name: str) -> VerbatimError:
     why = f" ({INSTEAD[base]})" if base in INSTEAD else ""
     return VerbatimError(
         f"{LEVEL}{_place()}", expected="operators that are listed: docs/determinism.md", found=f"{name}{why}",
-        then="choose determinism=exact, or add determinism.unlisted=warn: the record then claims exact",
+        then=then or "choose determinism=exact, or add determinism.unlisted=warn: the record then claims exact",
     )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from verbatim.portable import refuse_type
+from verbatim.portable.matrices import HALF, REAL
 
-REAL, HALF = (torch.float32, torch.float64), (torch.bfloat16, torch.float16)
 OWN = ("pow.Tensor_Scalar", "log", "gelu", "gelu_backward", "erfinv", "normal_")
 _own: dict[str, Any] = {}  # torch's kernels of what is rerouted for some values only
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
@@ -27,7 +27,7 @@ def sqrt(x: Tensor) -> Tensor:
     if x.dtype not in REAL:
         if x.is_complex():
             raise refuse_type("the root of real numbers", x)
-        return sqrt(x.float()).to(x.dtype if x.dtype in HALF else torch.get_default_dtype())
+        return sqrt(x.float()).to(x.dtype) if x.dtype in HALF else sqrt(x.to(torch.get_default_dtype()))
     out = torch.empty_like(x)
     with np.errstate(invalid="ignore"):
         np.sqrt(x.detach().numpy(), out=out.numpy())
@@ -108,7 +108,10 @@ def normal(mean: Any, std: Any = 1, *, generator: torch.Generator | None = None)
     """Of as many values as the tensors among `mean` and `std` have."""
     shape = np.broadcast_shapes(*(x.shape for x in (mean, std) if isinstance(x, Tensor)))
     like = mean if isinstance(mean, Tensor) else std
-    if isinstance(std, Tensor) and (std < 0).any():
-        raise RuntimeError("normal expects all elements of std >= 0.0")
+    if isinstance(std, Tensor):
+        if (std < 0).any():
+            raise RuntimeError("normal expects all elements of std >= 0.0")
+    elif std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
     drawn = torch.empty(shape, dtype=like.dtype).normal_(generator=generator)
     return drawn.mul_(std).add_(mean)

@@ -1,41 +1,76 @@
 """Stops a run at an operator that is not listed, by name; or notes it, so that the record claims less.
 
 Every kernel of an unlisted operator is replaced by one that answers so. A listed operator keeps its own and pays nothing; putting the
-2,000 replacements in place takes 30 ms.
+2,000 replacements in place takes 45 ms. What is composed of other operators alone needs no guard.
 """
 
 import functools
+import importlib.machinery
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from verbatim.portable.operators import LISTED
 
-# Dense tensors' kernels are registered under these keys; what is composed of other operators alone needs no guard.
+# Dense tensors' kernels are registered under these keys.
 DENSE = ("CPU", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
 # Tensors of these kinds have kernels of their own for everything, and none of those is listed.
 OTHERS = ("SparseCPU", "SparseCsrCPU", "QuantizedCPU", "NestedTensorCPU")
+# They pass for composed of others, and compute by a library of their own.
+NATIVE = re.compile(r"aten::(fbgemm_|quantized_|_wrapped_quantized_)")
 _libraries: dict[tuple[str, str], Any] = {}
 _known: set[str] = set()
+_unlisted: Callable[[str], None]
+_go_on = False
 
 
 def install(unlisted: Callable[[str], None], *, go_on: bool) -> None:
-    """`unlisted(name)` is called at every use of an operator that is not listed, and may raise; `go_on`: after it, the operator runs."""
-    _known.update(_dense())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that a kernel is replaced: meant
-        for name in _known:
-            if not listed(name):
-                _replace(name, "CPU", unlisted, go_on)
-        for key in OTHERS:
-            for name in torch._C._dispatch_get_registrations_for_dispatch_key(key):
-                _replace(name, key, unlisted, go_on)
+    """`unlisted(name)` is called at every use of an operator that is not listed, and may raise; `go_on`: after it, the operator runs. A
+    second call changes these two alone."""
+    global _unlisted, _go_on
+    first, _unlisted, _go_on = not _known, unlisted, go_on
+    if not first:
+        return
+    catch_up()
+    composed = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
+    native = [name for name in composed if NATIVE.match(name) and name not in _known]
+    _known.update(native)
+    _replace(native, "CPU")
+    for key in OTHERS:
+        _replace(torch._C._dispatch_get_registrations_for_dispatch_key(key), key)
+    _watch()
 
 
-def _dense() -> set[str]:
-    return {name for key in DENSE for name in torch._C._dispatch_get_registrations_for_dispatch_key(key)}
+def catch_up() -> list[str]:
+    """Guard what has been registered since the last call; its unlisted names."""
+    new = {name for key in DENSE for name in torch._C._dispatch_get_registrations_for_dispatch_key(key)} - _known
+    _known.update(new)
+    late = sorted(name for name in new if not listed(name))
+    _replace(late, "CPU")
+    return late
+
+
+def _watch() -> None:
+    """Torch's own modules, extensions and scripts bring operators whenever they are loaded: these are guarded at once, before their first
+    use."""
+
+    def then_catch_up(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapped(*given: Any, **settings: Any) -> Any:
+            result = function(*given, **settings)
+            catch_up()
+            return result
+
+        return wrapped
+
+    ways: tuple[tuple[Any, str], ...] = (
+        (torch.library.Library, "impl"), (importlib.machinery.ExtensionFileLoader, "exec_module"), (torch.ops, "load_library")
+    )  # fmt: skip
+    for owner, name in ways:
+        setattr(owner, name, then_catch_up(getattr(owner, name)))
 
 
 def listed(name: str) -> bool:
@@ -46,25 +81,27 @@ def listed(name: str) -> bool:
     return (base if space == "aten" else f"{space}::{base}") in LISTED
 
 
-def came_later() -> list[str]:
-    """Operators that an extension brought after the guard was in place: nobody has looked at those."""
-    return sorted(name for name in _dense() - _known if not listed(name))
+def _replace(names: Iterable[str], key: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that a kernel is replaced: meant
+        for name in names:
+            space, _, operator = name.partition("::")
+            if (space, key) not in _libraries:
+                _libraries[space, key] = torch._C._dispatch_library("IMPL", space, key, __file__, 0)
+            _libraries[space, key].impl(operator, key, _answer(name, key), False)
 
 
-def _replace(name: str, key: str, unlisted: Callable[[str], None], go_on: bool) -> None:
-    own = torch.library.get_kernel(name, key) if go_on else None
+def _answer(name: str, key: str) -> Callable[..., Any]:
+    own = torch.library.get_kernel(name, key)
 
     def answer(*given: Any, **settings: Any) -> Any:
-        unlisted(name)
-        if own is None:
+        _unlisted(name)
+        if not _go_on:
             return None
         given, settings = _wrapped(name, given, settings)
         return own.call_boxed(_keys(key), *given, **settings)
 
-    space, _, operator = name.partition("::")
-    if (space, key) not in _libraries:
-        _libraries[space, key] = torch._C._dispatch_library("IMPL", space, key, __file__, 0)
-    _libraries[space, key].impl(operator, key, answer, False)
+    return answer
 
 
 @functools.cache

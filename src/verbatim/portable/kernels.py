@@ -32,10 +32,13 @@ def install(workers: int) -> None:
 
 def _out(kernel: Callable[..., Tensor], name: str = "out") -> Callable[..., Tensor]:
     """`op.out` from `op`; `name`: of the tensor that is written."""
+    exact = kernel.__module__ == matrices.__name__  # torch's products are written to no other type
 
     def into(*given: Any, **settings: Any) -> Tensor:
         out: Tensor = settings.pop(name)
         result = kernel(*given, **settings)
+        if exact and out.dtype is not result.dtype:
+            raise RuntimeError(f"Expected out tensor to have dtype {result.dtype}, but got {out.dtype} instead")
         if out.shape != result.shape:
             out.resize_(result.shape)
         return _written(out, result)

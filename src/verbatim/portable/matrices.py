@@ -42,6 +42,8 @@ os.register_at_fork(after_in_child=_alone)
 def _multiply(a: Tensor, b: Tensor, c: Tensor, alpha: float = 1, beta: float = 0) -> Tensor:
     """c (M, N) = alpha · a (M, K) @ b (K, N) + beta · c; or a batch of them, (B, M, K) and (B, K, N)."""
     _refuse_unfit(a, b, c)
+    if a._is_zerotensor() or b._is_zerotensor():  # without memory, as forward-mode gradients make them
+        a, b = (torch.zeros_like(x) if x._is_zerotensor() else x for x in (a, b))
     if c.dtype not in REAL:
         return _multiply_others(a, b, c, alpha, beta)
     slices = _sliced(a, b, c) if c.numel() * a.shape[-1] >= SLICED else [(a, b, c)]
@@ -79,7 +81,8 @@ def _multiply_each(a: Tensor, b: Tensor, c: Tensor, alpha: float, beta: float) -
         c.mul_(beta).add_(product, alpha=alpha)
         return
     left, right = (x.detach() if _plain(x) else x.detach().contiguous() for x in (a, b))
-    np.matmul(left.numpy(), right.numpy(), out=c.numpy())
+    with np.errstate(all="ignore"):  # as torch: what overflows is infinite, and no error
+        np.matmul(left.numpy(), right.numpy(), out=c.numpy())
     if alpha != 1:
         c.mul_(alpha)
 
@@ -106,7 +109,7 @@ def _multiply_others(a: Tensor, b: Tensor, c: Tensor, alpha: float, beta: float)
         return c.copy_(_multiply(a.float(), b.float(), c.float(), alpha, beta))
     if c.is_complex():
         raise refuse_type("matrices of real numbers", c)
-    product = torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
+    product, alpha, beta = torch.from_numpy(np.matmul(a.numpy(), b.numpy())), int(alpha), int(beta)
     return c.mul_(beta).add_(product, alpha=alpha) if beta else c.copy_(product.mul_(alpha))
 
 

@@ -50,7 +50,7 @@ GROUPS = {
 }
 # They compute nothing: a check, bytes between ranks (never `allreduce`, whose order of sums is not fixed), and what a profiler marks.
 MARKS = """
-    _assert_async
+    _assert_async _is_all_true _is_any_true
     c10d::allgather c10d::_allgather_base c10d::barrier c10d::broadcast c10d::recv c10d::send
     profiler::_record_function_enter profiler::_record_function_enter_new profiler::_record_function_exit"""
 LISTED = frozenset(name for names in (*GROUPS.values(), MARKS) for name in names.split())

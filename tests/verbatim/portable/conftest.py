@@ -8,9 +8,9 @@ from conftest import ROOT, python
 START = """
 import sys
 from verbatim import determinism
-settings = determinism.Determinism(level="portable", threads=1, workers={workers})
+settings = determinism.Determinism(level="portable", threads=1, workers={workers}, unlisted="{unlisted}")
 determinism.set_variables(settings)
-determinism.set_switches(settings, 0)
+determinism.set_switches(settings, 0, lambda name: None)
 import torch
 """
 
@@ -19,10 +19,10 @@ import torch
 def portably():
     """`portably("print(torch.ones(2) @ torch.ones(2))")`: runs it at level portable."""
 
-    def call(code, *arguments, workers=1, **variables):
+    def call(code, *arguments, workers=1, unlisted="refuse", **variables):
         paths = f"{ROOT / 'src'}:{ROOT / 'tests'}"
         return python(
-            "-c", START.format(workers=workers) + code, *map(str, arguments), PYTHONPATH=paths, PYTHONWARNINGS="ignore", **variables
+            "-c", START.format(workers=workers, unlisted=unlisted) + code, *map(str, arguments), PYTHONPATH=paths, PYTHONWARNINGS="ignore", **variables
         )  # fmt: skip
 
     return call

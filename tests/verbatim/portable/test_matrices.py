@@ -118,3 +118,26 @@ determinism.set_switches(settings, 0)
 
     assert "expected OpenBLAS with its Haswell kernels on one thread, found those of" in done.stderr
     assert "next: import numpy after `with verbatim.run(config)`" in done.stderr
+
+
+AS_TORCH = {  # what is given, or what is raised, as plain torch does
+    "big = torch.full((2, 3, 3), 3e38); float(torch.bmm(big, big).abs().sum())": "inf",
+    "torch.set_default_dtype(torch.float64); (torch.tensor([2, 3]).sqrt().tolist(), (torch.tensor([2]) ** 0.5).tolist())": "([1.4142135623730951, 1.7320508075688772], [1.4142135623730951])",
+    "torch.addmm(torch.zeros(2, 2, dtype=torch.int64), torch.ones(2, 2, dtype=torch.int64), torch.ones(2, 2, dtype=torch.int64), alpha=2.5).tolist()": "[[4, 4], [4, 4]]",
+    "torch.mm(torch.ones(2, 2), torch.ones(2, 2), out=torch.empty(2, 2, dtype=torch.float64))": "RuntimeError",
+    "torch.normal(torch.zeros(2), -1.0)": "RuntimeError",
+    "torch.dot(torch._efficientzerotensor(2), torch.ones(2)).item()": "0.0",
+}  # fmt: skip
+
+
+def test_corners_are_as_torch_has_them(portably):
+    """And without a warning of NumPy's."""
+    code = "import warnings; warnings.simplefilter('error')\n" + "".join(
+        f"try:\n    {'; '.join(text.split('; ')[:-1]) or 'pass'}\n    print({text.split('; ')[-1]})\n"
+        "except Exception as error: print(type(error).__name__)\ntorch.set_default_dtype(torch.float32)\n"
+        for text in AS_TORCH
+    )
+    done = portably(code, unlisted="warn")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == list(AS_TORCH.values())
