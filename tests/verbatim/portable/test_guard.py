@@ -1,9 +1,10 @@
 import json
+import re
 
 import pytest
 import torch
 
-from conftest import python
+from conftest import ROOT, python
 from verbatim import record
 
 START = """
@@ -260,6 +261,36 @@ torch.tan(torch.ones(1))
 
     assert done.stdout == "1.5574077367782593 ['aten::tan']\n", done.stderr
     assert "found aten::tan (MKL's" in done.stderr
+
+
+VALUES = """
+import math, torch
+from torch.nn import functional
+torch.manual_seed(0)
+x, y = torch.rand(2, 12, 3, 4) * 0.8 + 0.1, torch.rand(2, 12, 3, 4) * 0.8 + 0.1
+w, r, i, tolerance = torch.tensor([0.25]), 2, torch.tensor([5, 0, 7]), 1e-8
+names = vars(functional) | vars(torch) | dict(math=math, torch=torch, functional=functional, x=x, y=y, w=w, r=r, i=i, tolerance=tolerance)
+"""
+
+
+def test_what_the_documentation_says_to_write_instead_is_portable_and_the_same(portably):
+    text = (ROOT / "docs" / "determinism.md").read_text()
+    rows = re.findall(
+        r"^\| (`[^|]+) \| (`[^|]+) \|$", text.partition("| for | write |")[2].partition("\n\n")[0], re.MULTILINE
+    )
+    pairs = [pair for row in rows for pair in zip(*(re.findall(r"`([^`]+)`", side) for side in row), strict=False)]
+    drawn = ("x.exponential_()", "multinomial(p, 1)", "binary_cross_entropy(p, y)", 'pad(x, …, mode="reflect")')
+    pairs = [(plain, instead) for plain, instead in pairs if plain not in drawn]
+    names = {}
+    exec(VALUES, names)  # noqa: S102 — our own words
+    done = portably(
+        f"{VALUES}\nimport json\nprint(json.dumps([eval(word, names).tolist() for word in {[p[1] for p in pairs]!r}]))"
+    )
+    assert done.returncode == 0, done.stderr
+
+    assert len(pairs) > 12
+    for (plain, instead), found in zip(pairs, json.loads(done.stdout), strict=True):
+        torch.testing.assert_close(torch.tensor(found), torch.as_tensor(eval(plain, names["names"])), msg=instead)  # noqa: S307
 
 
 def test_another_device_is_refused_before_anything_of_it_is_asked(runs):
