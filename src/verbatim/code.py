@@ -30,14 +30,17 @@ _held: dict[Path, Code] = {}
 
 
 def hold(root: Path) -> Code:
-    """From here on the code of this process, and of those forked from it, is what it is now: this is what they have loaded."""
-    _held[root] = capture(root, "")
+    """From here on the code of this process, and of those forked from it, is what it is now: this is what they have loaded. All runs that
+    they make share one ref."""
+    tree = capture(root, "").tree
+    _held[root] = capture(root, f"multirun-{tree}" if tree and not _of_image(root) else "")
     return _held[root]
 
 
 def changed(root: Path) -> list[str]:
     """Files that are not as `hold` found them, and that a process could have loaded since: Python's and Hydra's."""
-    held, now = _held.pop(root), capture(root, "")
+    held = _held.pop(root)
+    now = capture(root, "")
     if held.tree == now.tree or not held.tree or not now.tree:
         return []
     names = git(root, "diff", "--name-only", "-z", held.tree, now.tree).split("\0")
@@ -50,10 +53,10 @@ def capture(root: Path, run_id: str) -> Code:
     Ignored files stay out. Where git can't answer, the reason is in the result: a run is never stopped for it.
     An image holds no repository: there the code is what its build captured, as `VERBATIM_CODE` says.
     """
-    if (given := os.environ.get("VERBATIM_CODE", "")) and not (root / ".git").exists():
-        return _of_image(given)
+    if known := _held.get(root) or _of_image(root):
+        return known
     try:
-        return _keep(root, _held.get(root) or _capture(root), run_id)
+        return _keep(root, _capture(root), run_id)
     except FileNotFoundError:
         return Code(reason="git is not installed")
     except subprocess.CalledProcessError as error:
@@ -61,7 +64,10 @@ def capture(root: Path, run_id: str) -> Code:
         return Code(reason=f"git {error.cmd[1]}: {last[-1] if last else f'exit code {error.returncode}'}")
 
 
-def _of_image(given: str) -> Code:
+def _of_image(root: Path) -> Code | None:
+    given = os.environ.get("VERBATIM_CODE", "")
+    if not given or (root / ".git").exists():
+        return None
     try:
         return Code(**json.loads(given))
     except (TypeError, ValueError) as error:

@@ -169,7 +169,12 @@ def set_switches(settings: Determinism, seed: int, note: Callable[[str], None] |
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
-    torch.manual_seed(seed)  # seeds every GPU as well
+    if torch.version.cuda:
+        torch.manual_seed(seed)  # seeds every GPU as well
+    else:
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed takes 2 ms for kinds of devices that there are none of
     if torch.get_num_threads() != settings.threads:
         torch.set_num_threads(settings.threads)
     exact = settings.level != "seeded"

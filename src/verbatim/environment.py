@@ -1,5 +1,6 @@
 """What is here: Python, distributions, OS, CPU, GPU, image. It describes; it installs and changes nothing."""
 
+import functools
 import json
 import os
 import platform
@@ -71,12 +72,7 @@ def describe(root: Path) -> dict[str, Any]:
     """Everything that can be known without torch. `lock.differences` is empty where what is installed is what is locked."""
     from verbatim import determinism  # here: the installer needs the rest, and an image installs before any other code
 
-    installed = distributions(site_packages())
-    path = root / "requirements" / f"{variant(installed)}.txt"
-    locked: dict[str, Any] = {"file": path.name, "digest": "", "differences": [f"{path} is not there"]}
-    if path.exists():
-        pins = lock.read(path)
-        locked = {"file": path.name, "digest": lock.digest(pins), "differences": lock.differences(pins, installed)}
+    installed, locked = _installed(root)
     return {
         "python": {
             "version": platform.python_version(),
@@ -84,13 +80,28 @@ def describe(root: Path) -> dict[str, Any]:
             "build": " ".join(platform.python_build()),
             "executable": sys.executable,
         },
-        "lock": locked,
+        "lock": dict(locked),
         "distributions": dict(sorted(installed.items())),
         "image": _image(),
         **describe_machine(),
         "host": platform.node(),
         "process": {"pid": os.getpid(), "started_ticks": started_ticks(os.getpid())},
         "variables": {name: os.environ[name] for name in determinism.PROCESS_VARIABLES if name in os.environ},
+    }
+
+
+@functools.cache
+def _installed(root: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    """Once, for this process and those forked from it: what they load is what there was when it began."""
+    installed = distributions(site_packages())
+    path = root / "requirements" / f"{variant(installed)}.txt"
+    if not path.exists():
+        return installed, {"file": path.name, "digest": "", "differences": [f"{path} is not there"]}
+    pins = lock.read(path)
+    return installed, {
+        "file": path.name,
+        "digest": lock.digest(pins),
+        "differences": lock.differences(pins, installed),
     }
 
 
@@ -161,6 +172,7 @@ def _image() -> dict[str, str] | None:
     return {"digest": content} if content else None
 
 
+@functools.cache
 def _os_name() -> str:
     try:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
@@ -168,12 +180,17 @@ def _os_name() -> str:
         return platform.system()
 
 
-def _cpu() -> dict[str, Any]:
+@functools.cache
+def _cpuinfo() -> dict[str, str]:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         text = ""
-    fields = dict(re.findall(r"^(.+?)\s*: (.*)$", text.partition("\n\n")[0], re.MULTILINE))
+    return dict(re.findall(r"^(.+?)\s*: (.*)$", text.partition("\n\n")[0], re.MULTILINE))
+
+
+def _cpu() -> dict[str, Any]:
+    fields = _cpuinfo()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": fields.get("model name", platform.processor() or platform.machine()),

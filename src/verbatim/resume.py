@@ -115,9 +115,9 @@ def _difference(old: Record, new: Record) -> str:
 
 
 def leave(folder: Path, root: Path, ref: str, note: Callable[[str], None]) -> None:
-    """Remove the folder that was claimed for a run that goes on in another, and the ref that kept its code."""
+    """Remove the folder that was claimed for a run that goes on in another, and the ref that kept its code, where it is no other's."""
     shutil.rmtree(folder, ignore_errors=True)
-    if not (root / ".git").exists():  # an image: its code is kept elsewhere
+    if ref != code.REFS + folder.name:
         return
     try:
         code.git(root, "update-ref", "-d", ref)
