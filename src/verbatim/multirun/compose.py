@@ -30,6 +30,10 @@ class Composer:
         self._loader._apply_overrides_to_config(values, config)
         return config
 
+    def prepare(self, words: Sequence[str]) -> None:
+        """Before this process is forked: what the job will need besides its own values."""
+        self._base(self._split(words)[0])
+
     def announce(self, words: Sequence[str]) -> DictConfig:
         """Compose, and let `HydraConfig` say what Hydra would. For a process that has this one job: what was composed is changed."""
         groups, values = self._split(words)

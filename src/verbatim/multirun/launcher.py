@@ -177,6 +177,8 @@ class Launcher(Plugin):
     def _start_engine(self, todo: list[results.Job]) -> Engine:
         if self._engine_name == "local":
             plans = [self._plans[job.index] for job in todo]
+            for plan in plans:  # those whose recipes were remembered have not been composed here
+                self._compose.prepare(plan.words)
             cores = max(plan.threads * plan.ranks for plan in plans)
             gpus = max(plan.gpus for plan in plans)
             return local.Local(self._task, self._compose.announce, self._given.at_once, cores, gpus)
