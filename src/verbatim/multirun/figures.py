@@ -50,7 +50,7 @@ def axis_of_words(name: str, words: Sequence[str]) -> Axis:
     numbers = [_number(word) for word in words]
     sizes = sorted(abs(number) for number in set(numbers) if number)
     if None not in numbers and not (0.0 in numbers and len(sizes) < FEW and _decades_apart(sizes)):
-        few = {number: _brief(word) for number, word in zip(numbers, words, strict=True) if number is not None}
+        few = {number: brief(word) for number, word in zip(numbers, words, strict=True) if number is not None}
         whole = all(number is None or number.is_integer() for number in numbers)
         return axis(name, numbers, few if len(few) <= FEW else None, decades=2 if whole else 1)
     points = sorted(
@@ -84,9 +84,10 @@ def _decades_apart(positive: Sequence[float], decades: float = 2) -> bool:
     return len(positive) > 1 and math.log10(positive[-1]) - math.log10(positive[0]) > decades - 1e-9
 
 
-def _brief(word: str) -> str:
-    """What a search drew has 17 digits."""
-    return word if len(word) <= LONG else f"{float(word):.4g}"
+def brief(word: str) -> str:
+    """What a search drew has 17 digits; as a person would round it."""
+    number = _number(word) if len(word) > LONG else None
+    return word if number is None else f"{number:.4g}"
 
 
 def _natural(word: str) -> list[str | int]:
@@ -106,11 +107,11 @@ def _steps(low: float, high: float) -> dict[float, str]:
     """Three to seven round values within, with as many digits as tell them apart."""
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= 6)
+    if low.is_integer() and high.is_integer():  # epochs, say: none lies between two
+        step = max(1.0, step)
     largest = max(abs(low), abs(high))
     digits = max(1, math.ceil(math.log10(largest / step)) + 1)
     form = f".{max(0, -math.floor(math.log10(step) + 1e-9))}f" if largest < 1e6 and step > 1e-7 else f".{digits}g"
-    if low.is_integer() and high.is_integer():  # epochs, say: none lies between two
-        step = max(1.0, step)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return {min(max(i * step, low), high): f"{i * step + 0.0:{form}}" for i in range(first, last + 1)}
 

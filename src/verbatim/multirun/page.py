@@ -83,8 +83,9 @@ def _values(name: str, column: list[str]) -> str:
     axis = figures.axis_of_words(name, column)
     different = dict(sorted(dict(zip(column, axis.at, strict=True)).items(), key=lambda item: item[1] or 0))
     if len(different) > 2 * figures.FEW and axis.kind != "category":
-        return f"{len(different)} values from {escape(next(iter(different)))} to {escape(next(reversed(different)))}"
-    shown = ", ".join(escape(value) for value in list(different)[: 2 * figures.FEW])
+        ends = (figures.brief(word) for word in (next(iter(different)), next(reversed(different))))
+        return f"{len(different)} values from {' to '.join(map(escape, ends))}"
+    shown = ", ".join(escape(figures.brief(value)) for value in list(different)[: 2 * figures.FEW])
     return shown + (f" and {len(different) - 2 * figures.FEW} more" if len(different) > 2 * figures.FEW else "")
 
 
@@ -207,6 +208,8 @@ def _n(text: str) -> str:
 
 
 def _word(text: str) -> str:
+    if (short := figures.brief(text)) != text:
+        return f'<td title="{escape(text)}">{escape(short)}</td>'
     return f"<td>{escape(text)}</td>"
 
 
