@@ -356,11 +356,12 @@ def test_two_at_once_in_one_folder(tmp_path):
         (["hydra/sweeper=optuna", "sweep=seeds,learning_rate"], "expected one file of configs/sweep/, found several"),
         (["seed=0,1", "hydra/launcher=slrm"], "hydra/launcher: expected one of "),
         (["optimizer.lr=interval(0,1)"], "add hydra/sweeper=optuna"),
+        (["sweep=search"], "add hydra/sweeper=optuna"),
         (["seed=0,1", "paths.sweeps=/proc/none"], "expected a folder that can be written to"),
         (["seed=range(5,0)"], "the sweep: expected a job, found none"),
         (["optimizer.lr=range(0.1,3e9,1e-3)"], "expected at most 1,000 jobs, found "),
         (["sweep=seeds,learning_rate"], "sweep=seeds,learning_rate: expected one file of configs/sweep/, found several"),
-        (["sweep=none_such"], "sweep: expected one of learning_rate, seeds, found none_such"),
+        (["sweep=none_such"], "sweep: expected one of learning_rate, search, seeds, found none_such"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -398,6 +399,14 @@ def test_a_sweep_kept_as_a_file(sweep, tmp_path):
 
     assert done.returncode == 0
     assert [job["overrides"][0] for job in left(tmp_path)["jobs"]] == ["seed=1", "seed=2"]
+
+
+def test_a_search_kept_as_a_file(sweep, tmp_path):
+    done = sweep("sweep=search", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2")
+
+    assert done.returncode == 0, done.stderr
+    keys = [[word.partition("=")[0] for word in job["overrides"]][-2:] for job in left(tmp_path)["jobs"]]
+    assert keys == [["optimizer.lr", "model.dropout"]] * 2
 
 
 def test_each_job_reads_the_configuration_that_was_named_and_reads_it_anew(sweep, tmp_path):
