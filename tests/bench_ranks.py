@@ -136,7 +136,7 @@ def scaling() -> None:
 
 def simulate(world: int, values: int) -> tuple[int, int]:
     """The most values that a rank sends, and in how many messages, by the schedule that `verbatim.ranks` goes by."""
-    from verbatim.ranks import schedule
+    from verbatim.tree import schedule
 
     steps = [list(schedule(rank, world, values)) for rank in range(world)]
     sent = [sum(give.stop - give.start for _, give, _, _ in each) for each in steps]
@@ -145,7 +145,7 @@ def simulate(world: int, values: int) -> tuple[int, int]:
 
 def virtual_sum(each: list["np.ndarray[Any, Any]"]) -> list["np.ndarray[Any, Any]"]:
     """Sums over virtual ranks, in place, `each` one's values (N,): the schedule of `verbatim.ranks`, one message after another."""
-    from verbatim.ranks import schedule
+    from verbatim.tree import schedule
 
     world = len(each)
     steps = [schedule(rank, world, len(each[0])) for rank in range(world)]

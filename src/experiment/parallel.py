@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from verbatim import ranks
+from verbatim import tree
 from verbatim.errors import VerbatimError
 from verbatim.recorder import Run
 
@@ -32,9 +32,9 @@ class Parallel:
         else:
             if config.ranks is not None:
                 raise VerbatimError("trainer.ranks", expected="nothing, as the bits do not depend on it", found=config.ranks, then="add machine.ranks=… instead, or trainer.parallel=ddp")  # fmt: skip
-            ranks.refuse_shards(config.shards, world)
+            tree.refuse_shards(config.shards, world)
             self.shards = config.shards
-        self._tree = ranks.Tree()
+        self._tree = tree.Tree()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
         self._counters = [b for b in model.buffers() if not b.is_floating_point()]

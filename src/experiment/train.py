@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import verbatim
 from experiment import schema
-from verbatim import app, ranks, settings, spawn
+from verbatim import app, settings, spawn, tree
 from verbatim.recorder import Run
 
 schema.register()
@@ -56,7 +56,7 @@ def ranks_of(config: DictConfig) -> int:
     if config.trainer.parallel == "ddp":
         return config.trainer.ranks or 1
     number = OmegaConf.select(config, "machine.ranks", default=1)
-    ranks.refuse_shards(config.trainer.shards, number)
+    tree.refuse_shards(config.trainer.shards, number)
     return int(number)
 
 

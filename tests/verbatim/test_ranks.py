@@ -13,6 +13,7 @@ from bench_ranks import simulate, virtual_sum
 from conftest import python
 from verbatim import ranks
 from verbatim.errors import VerbatimError
+from verbatim.tree import Tree, refuse_shards, schedule
 
 SHARDS = 8
 COUNTS = (0, 1, 2, 7, 63, 64, 65, 127, 128, 129, 255, 257, 1000)  # in pieces of 64 values
@@ -25,6 +26,7 @@ import torch
 import torch.distributed  # before the fork
 from verbatim import ranks, spawn
 from verbatim.errors import VerbatimError
+from verbatim.tree import Tree
 
 torch.set_num_threads(1)
 folder = sys.argv[1]
@@ -60,7 +62,7 @@ def run(world, body):
 def sums(own):
     ranks.PIECE = 64
     for count in json.loads(sys.argv[2]):
-        tree, mine, all_ = ranks.Tree(), 8 // own.world, leaves(count)
+        tree, mine, all_ = Tree(), 8 // own.world, leaves(count)
         for shard in range(own.rank * mine, (own.rank + 1) * mine):
             tree.add([all_[shard].clone()])
         (branch,) = tree.take()
@@ -187,7 +189,7 @@ def test_the_schedule_adds_as_the_tree_does(world):
 @pytest.mark.parametrize("world", [2, 8, 64, 1024])
 @pytest.mark.parametrize("count", [0, 1, 1025, 10_000_000])
 def test_partners_take_what_each_other_gives(world, count):
-    steps = [list(ranks.schedule(rank, world, count)) for rank in range(world)]
+    steps = [list(schedule(rank, world, count)) for rank in range(world)]
     for rank, own in enumerate(steps):
         for i, (partner, give, take, adds) in enumerate(own):
             back, given, taken, theirs = steps[partner][i]
@@ -208,7 +210,7 @@ def test_a_rank_sends_as_little_as_a_ring_does_in_fewer_messages(world):
 
 
 def test_the_tree_keeps_few_branches_and_adds_pairwise():
-    tree, shards = ranks.Tree(), leaves(100)
+    tree, shards = Tree(), leaves(100)
     for i, shard in enumerate(shards, 1):
         tree.add([torch.from_numpy(shard.copy())])
         assert len(tree._branches) == i.bit_count()
@@ -219,7 +221,7 @@ def test_the_tree_keeps_few_branches_and_adds_pairwise():
 
 @pytest.mark.parametrize(("shards", "world"), [(1, 1), (8, 1), (8, 2), (8, 8), (1024, 512)])
 def test_halves_of_halves_are_allowed(shards, world):
-    ranks.refuse_shards(shards, world)
+    refuse_shards(shards, world)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_halves_of_halves_are_allowed(shards, world):
 )  # fmt: skip
 def test_other_numbers_are_refused(shards, world, says):
     with pytest.raises(VerbatimError) as error:
-        ranks.refuse_shards(shards, world)
+        refuse_shards(shards, world)
 
     assert str(error.value).startswith(says)
 
