@@ -264,7 +264,11 @@ def _python(session: nox.Session, *arguments: str, grace_s: float = GRACE_S) -> 
 
 
 def _pass_on(number: int, _frame: FrameType | None) -> None:
-    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+    try:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except OSError:  # a kernel that does not say: nox ends its child itself, after the grace
+        raise KeyboardInterrupt from None
+    for pid in children:
         os.kill(int(pid), number)
 
 

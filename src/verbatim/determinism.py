@@ -171,10 +171,8 @@ def set_switches(settings: Determinism, seed: int, note: Callable[[str], None] |
         sys.modules["numpy"].random.seed(seed % 2**32)
     if torch.version.cuda:
         torch.manual_seed(seed)  # seeds every GPU as well
-    else:
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed takes 2 ms for kinds of devices that there are none of
+    else:  # torch.manual_seed takes 2 ms for kinds of devices that there are none of
+        torch.default_generator.manual_seed(seed)
     if torch.get_num_threads() != settings.threads:
         torch.set_num_threads(settings.threads)
     exact = settings.level != "seeded"
@@ -194,13 +192,10 @@ def refuse_changes(settings: Determinism) -> None:
     """What was set when the run began must be so still: other bits would come of it, and the record would not say so."""
     import torch
 
+    exact = torch.are_deterministic_algorithms_enabled() or settings.level == "seeded"
     for name, wanted, found in (
         ("torch.set_num_threads", settings.threads, torch.get_num_threads()),
-        (
-            "torch.use_deterministic_algorithms",
-            settings.level != "seeded",
-            torch.are_deterministic_algorithms_enabled(),
-        ),
+        ("torch.use_deterministic_algorithms", True, exact),
     ):
         if found != wanted:
             raise VerbatimError(
