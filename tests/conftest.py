@@ -18,6 +18,7 @@ ENVIRONMENT = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT / "src
 
 # A shell starts a job in the background with Ctrl-C ignored, and so would everything here be: tests that send it need an answer.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, lambda *_: None)  # so with nohup; what is started here has its own answer
 
 
 @dataclass(frozen=True)
