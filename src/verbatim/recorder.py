@@ -381,6 +381,7 @@ class Run:
         if self.ranks.first:
             curves.write(self.folder / "curves.svg", self._epochs.rows, title=self.folder.name)
         self.record.metrics, self.record.weights = metrics, digest.of_tensors(state)
+        self._ending.ignore()  # a signal would come too late to end anything, and leave a record that is not sealed
         self._seal("sealed")
         self._ending.restore()
         self.ranks.leave()

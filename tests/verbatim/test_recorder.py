@@ -102,6 +102,21 @@ def test_a_run_that_ends_early_is_sealed_with_its_reason(runs, body, code, state
     assert trace.Reader(folder / "trace.bin").digest == run.trace["digest"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_record_is_sealed_breaks_no_seal(runs, number):
+    plant = f"""if step == 0:
+                import os
+                from verbatim import record
+                plain = record.write
+                def write(folder, run, **more):
+                    if run.state == "sealed": os.kill(os.getpid(), {int(number)})
+                    plain(folder, run, **more)
+                record.write = write"""
+    done = script(runs, plant)
+
+    assert (done.returncode, only(runs)[1].state) == (0, "sealed"), done.stderr
+
+
 def test_a_killed_run_leaves_its_record_and_every_row_it_finished(runs):
     done = script(runs, "if step == 3: import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     folder, run = only(runs)
