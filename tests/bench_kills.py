@@ -73,7 +73,7 @@ def _configuration(folder: Path, name: str, kills: int) -> Tally:
                 later_s=draws.uniform(0, LATER_S),
             )
             code = started.process.returncode
-            if code == 0:  # it was done before
+            if _all_sealed(runs):  # it was done before, whether or not it had said so
                 break
             if code not in (*KILLED, -signal.SIGTERM):  # the last: Python's own start answers so
                 tally.different.append(f"{name}: exit code {code}: {started.said}")
@@ -89,7 +89,11 @@ def _configuration(folder: Path, name: str, kills: int) -> Tally:
     return tally
 
 
-def _sealed(runs: Path, what: str) -> record.Record:
+def _all_sealed(runs: Path) -> list[record.Record]:
     found = [record.read(folder) for folder in runs.iterdir() if (folder / record.FILE).exists()]
-    (run,) = [run for run in found if run.state == "sealed"] or sys.exit(f"error: no sealed run: {what}")
+    return [run for run in found if run.state == "sealed"]
+
+
+def _sealed(runs: Path, what: str) -> record.Record:
+    (run,) = _all_sealed(runs) or sys.exit(f"error: no sealed run: {what}")
     return run
