@@ -129,9 +129,8 @@ class Run:
             (self.folder / "config.yaml").write_text(OmegaConf.to_yaml(self._config, resolve=True))
             self._epochs = epochs.Epochs(self.folder)
         self._warn()
-        self._write(
-            flush=bool(self.record.resumed)
-        )  # what was there, a checkpoint needs: it gives way to what is on the disk alone
+        # What was there, a checkpoint needs: it gives way to what is on the disk alone.
+        self._write(flush=bool(self.record.resumed))
         determinism.set_switches(self._settings, self._config.seed, self._note_unlisted)
 
     def _reserve(self) -> None:

@@ -196,31 +196,28 @@ def steps_of(folder):
     return [path.stat().st_size for path in (folder / "runs").glob("*/trace.bin")]
 
 
-def test_a_job_whose_process_is_killed_is_started_again_and_goes_on(tmp_path):
-    process = started(tmp_path, *LONG, "trainer.epochs=150", "seed=0,1", "--at-once", "1")
-    wait_for(lambda: any(checkpoint.found(path) for path in (tmp_path / "runs").glob("*")), process)
-    victim = next((tmp_path / "runs").iterdir())
+def killed_at_its_checkpoint(folder, *words):
+    """The record of job 0, of which a process was killed, after the multirun ended."""
+    process = started(folder, *words)
+    wait_for(lambda: any(checkpoint.found(path) for path in (folder / "runs").glob("*")), process)
+    victim = next((folder / "runs").iterdir())
     os.kill(record.read(victim).environment["process"]["pid"], signal.SIGKILL)
     out = process.communicate()[0]
-
     assert process.returncode == 0, out
     assert "job 0 was lost (killed (SIGKILL)" in out
     run = record.read(victim)
-    assert run.state == "sealed"
     assert run.resumed[0]["ended"] == "killed"
+    return run
+
+
+def test_a_job_whose_process_is_killed_is_started_again_and_goes_on(tmp_path):
+    run = killed_at_its_checkpoint(tmp_path, *LONG, "trainer.epochs=150", "seed=0,1", "--at-once", "1")
+    assert run.state == "sealed"
     assert sealed(tmp_path).total() == 2
 
 
 def test_a_job_of_which_one_rank_is_killed_is_started_again(tmp_path):
-    process = started(tmp_path, *LONG, "trainer.epochs=60", "seed=0", "machine.ranks=2", "trainer.shards=2")
-    wait_for(lambda: any(checkpoint.found(path) for path in (tmp_path / "runs").glob("*")), process)
-    victim = next((tmp_path / "runs").iterdir())
-    os.kill(record.read(victim).environment["process"]["pid"], signal.SIGKILL)
-    out = process.communicate()[0]
-
-    assert process.returncode == 0, out
-    assert "job 0 was lost (killed (SIGKILL)" in out
-    assert record.read(victim).resumed[0]["ended"] == "killed"
+    killed_at_its_checkpoint(tmp_path, *LONG, "trainer.epochs=60", "seed=0", "machine.ranks=2", "trainer.shards=2")
 
 
 def test_a_job_that_crashes_has_failed_and_says_how(tmp_path):

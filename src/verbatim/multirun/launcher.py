@@ -241,15 +241,13 @@ class Launcher(Plugin):
         self._folder.write(results.FILE, everything)
         results.write_report(self._folder.path, everything, self._root)
         self._folder.close()
-        if changed := code.changed(
-            self._root
-        ):  # a module that a late job was the first to load is not what its record says
+        # A module that a late job was the first to load is not what its record says.
+        if changed := code.changed(self._root):
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             self._table.say(f"{changed[0]}{more} changed while the jobs ran, and a late one may have loaded that: nox -s reproduce -- <run> makes sure", "bold red")  # fmt: skip
             return 1
-        return (
-            0 if all(job.state == "sealed" and job.value is not None and not job.different for job in self._jobs) else 1
-        )
+        good = all(job.state == "sealed" and job.value is not None and not job.different for job in self._jobs)
+        return 0 if good else 1
 
 
 def finish() -> int:
