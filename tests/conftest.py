@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": ""}
 
 
+os.environ.setdefault("PYTHONHASHSEED", "0")  # for runs in this very process; what they need of it is not tested here
 # A shell starts a job in the background with Ctrl-C ignored, and so would everything here be: tests that send it need an answer.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, lambda *_: None)  # so with nohup; what is started here has its own answer

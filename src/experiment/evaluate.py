@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiment import schema
-from verbatim import app, determinism, digest, folders, ledger, record, settings
+from verbatim import app, determinism, digest, folders, ledger, record
 from verbatim.errors import VerbatimError
 from verbatim.progress import Progress
 
@@ -17,7 +17,6 @@ schema.register()
 @hydra.main(version_base="1.3", config_path=app.CONFIGS, config_name="evaluate")
 @app.task
 def main(config: DictConfig) -> None:
-    settings.check(config)
     runs = folders.runs_folder(config.paths.runs)
     folder = ledger.latest(runs) if config.run == "latest" else ledger.find(config.run, runs, folders.ROOT)
     recorded = record.read(folder)

@@ -1,4 +1,5 @@
-"""The types and ranges of every setting: Hydra refuses a wrong name or type by them, `verbatim.settings.check` a wrong range.
+"""The types and ranges of every setting that `verbatim.schema` has not: Hydra refuses a wrong name or type by them,
+`verbatim.settings.check` a wrong range.
 
 The YAML files of configs/ hold the values; each starts from its class here. Nothing here imports torch.
 """
@@ -9,6 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from verbatim import schema
+from verbatim.schema import Determinism, Machine, Multirun, Paths, Trace, Tracker
 from verbatim.settings import choice, number
 
 # ------------------------------------------------------------------------------------------------------------- data
@@ -113,7 +116,7 @@ class Adam(Optimizer):
     eps: float = number(1e-8, above=0)
 
 
-# ---------------------------------------------------------------------------------------------- trainer, determinism
+# ---------------------------------------------------------------------------------------------------------- trainer
 
 
 @dataclass
@@ -135,63 +138,6 @@ class Trainer:
     device: str = choice("auto", "auto", "cpu", "cuda")
     amp: bool = False  # bfloat16 where autocast allows it
     workers: int = number(0, least=0)  # processes that load images which do not fit in memory
-
-
-@dataclass
-class Determinism:
-    level: str = choice("exact", "seeded", "exact", "portable")
-    threads: int = number(1, least=1)
-    unlisted: str = choice("refuse", "refuse", "warn")  # at level portable: an operator that the level does not cover
-
-
-@dataclass
-class Machine:
-    """How this machine makes a run. Like `paths` no part of the recipe: it reaches no bit."""
-
-    workers: int | None = number(
-        None, least=1
-    )  # threads that share out large matrix products at level portable; null: the cores
-    ranks: int = number(1, least=1)  # processes that share out the shards of a batch, started by torchrun
-    resume: str = "auto"  # go on with an unfinished run of the recipe: auto, never, or that run's name
-    checkpoints: float = number(0.03, least=0, below=1)  # the part of the time that checkpoints may take; 0: none
-
-
-@dataclass
-class Multirun:
-    """How many runs of one command are made and judged. Like `machine` no part of the recipe."""
-
-    objective: str = "validation_${trainer.monitor}"  # a metric of the record: the best epoch's, never the test's
-    goal: str = choice("auto", "auto", "minimize", "maximize")  # auto: maximize an accuracy
-    at_once: int | None = number(None, least=1)  # jobs, on this machine; null: what cores and GPUs allow
-    limit: int = number(1000, least=1)  # more jobs than this are taken for a slip
-    retries: int = number(2, least=0)  # of a job that was lost: killed, or with its node
-    again: bool = False  # run what is sealed again as well, and compare
-
-
-@dataclass
-class Tracker:
-    name: str | None = choice(None, "tensorboard", "mlflow")
-
-
-@dataclass
-class Mlflow(Tracker):
-    uri: str | None = None
-    experiment: str = "verbatim"
-
-
-@dataclass
-class Trace:
-    parameters_every: int = number(10, least=0)
-
-
-@dataclass
-class Paths:
-    """Where things lie on this machine. With `machine` the one part of the configuration that is not part of the recipe."""
-
-    runs: str = "runs"
-    sweeps: str = "sweeps"
-    data: str = MISSING
-    folder: str | None = None
 
 
 @dataclass
@@ -220,14 +166,13 @@ class Evaluate:
 
 def register() -> None:
     """Make every schema known to Hydra, as `<group>/schema/<name>`: apart from the options that people choose from."""
+    schema.register()
     store = ConfigStore.instance().store
     groups: dict[str, dict[str, type]] = {
         "data": {"digits": Digits, "idx": Idx, "cifar10": Cifar10, "folder": Folder},
         "model": {"mlp": Mlp, "cnn": Cnn, "vit": Vit, "vae": Vae},
         "optimizer": {"sgd": Sgd, "adam": Adam},
         "trainer": {"trainer": Trainer},
-        "determinism": {"determinism": Determinism},
-        "tracker": {"tracker": Tracker, "mlflow": Mlflow},
     }
     for group, schemas in groups.items():
         for name, node in schemas.items():

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import verbatim
 from experiment import schema
-from verbatim import app, settings, spawn, tree
+from verbatim import app, spawn, tree
 from verbatim.recorder import Run
 
 schema.register()
@@ -25,7 +25,6 @@ def fingerprint(data: DictConfig) -> str:
 @app.task
 def main(config: DictConfig) -> float:
     """Returns the best epoch's validation value of `trainer.monitor`: what a sweep would optimise, never the test's."""
-    settings.check(config)
     spawn.ranks(ranks_of(config))
     overrides = list(HydraConfig.get().overrides.task)
     with verbatim.run(config, overrides) as run:

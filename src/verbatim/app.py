@@ -24,8 +24,12 @@ def task(main: Callable[[Any], T]) -> Callable[[Any], T]:
 
     @functools.wraps(main)
     def guarded(config: Any) -> T:
+        from verbatim import multirun, settings
+
         begun.append(config)
         try:
+            multirun.refuse_foreign()
+            settings.check(config)
             return main(config)
         except KeyboardInterrupt:
             sys.exit(130)
@@ -54,8 +58,9 @@ def run(main: Callable[[], Any]) -> None:
     """Run a function decorated with `hydra.main`, and end the process. `--multirun` among its arguments makes many runs of it."""
     determinism.fix_hash_seed()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: it is printed here, in one form
-    from verbatim import multirun
+    from verbatim import multirun, schema
 
+    schema.register()
     many = not {*multirun.WORDS}.isdisjoint(sys.argv[1:]) and multirun.prepare(sys.argv)
     try:
         _run(main)

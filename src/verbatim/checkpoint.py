@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FOLDER = "checkpoints"
 KEPT = 2
 FLUSH_S = 10.0
-EVERY_S = 60.0  # between two within an epoch
+EVERY_S = 10.0  # between two within an epoch
 NAME = re.compile(r"(\d{10})\.([0-9a-f]{32})\.safetensors")
 
 

@@ -112,7 +112,7 @@ def writable(folder: Path, option: str) -> Path:
 
 
 def _data() -> Path:
-    """Where runs outside an image keep downloads: configs/train.yaml says the same."""
+    """Where runs outside an image keep downloads: configs/base.yaml says the same."""
     cache = os.environ.get("XDG_CACHE_HOME", "") or str(Path.home() / ".cache")
     return Path(os.environ.get("VERBATIM_DATA", "") or Path(cache) / "verbatim")
 

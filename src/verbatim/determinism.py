@@ -86,6 +86,14 @@ def fix_hash_seed() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def refuse_random_hashes() -> None:
+    if os.environ.get("PYTHONHASHSEED", "random") == "random":
+        raise VerbatimError(
+            "PYTHONHASHSEED", expected="a number, before Python starts", found="none, so that sets of strings have another order each time",
+            then="start the script by verbatim.app.run, or with PYTHONHASHSEED=0 before its command",
+        )  # fmt: skip
+
+
 def variables(level: str, threads: int) -> dict[str, str]:
     """The process variables of a level."""
     wanted = {
@@ -107,7 +115,7 @@ def variables(level: str, threads: int) -> dict[str, str]:
 def set_variables(settings: Determinism) -> None:
     """Set the process variables. Torch must not be loaded, or must have been loaded under these very values."""
     wanted = variables(settings.level, settings.threads)
-    _refuse_contradictions(settings.level, wanted)
+    refuse_contradictions(settings.level, settings.threads)
     wrong = {name: os.environ.get(name) for name, value in wanted.items() if os.environ.get(name) != value}
     if wrong and "torch" in sys.modules:
         name = min(wrong)
@@ -123,8 +131,9 @@ def set_variables(settings: Determinism) -> None:
         portable.refuse_cpu()
 
 
-def _refuse_contradictions(level: str, wanted: dict[str, str]) -> None:
+def refuse_contradictions(level: str, threads: int) -> None:
     """What a person exported and what the level needs are not the same: neither is taken silently."""
+    wanted = variables(level, threads)
     absent = dict.fromkeys(portable.ABSENT if level == "portable" else ())
     for name, value in ({k: v for k, v in wanted.items() if k not in THREAD_VARIABLES} | absent).items():
         if name in os.environ and os.environ[name] != value:
@@ -132,6 +141,12 @@ def _refuse_contradictions(level: str, wanted: dict[str, str]) -> None:
             raise VerbatimError(
                 f"determinism={level}", expected=expected, found=f"{name}={os.environ[name]}", then=f"unset {name}"
             )
+
+
+def exported(level: str, threads: int) -> list[str]:
+    """Variables that may reach the bits, and that nothing here sets: the level says nothing of them, and the recipe does not know them."""
+    known = {*variables(level, threads), *THREAD_VARIABLES, "PYTHONHASHSEED"}
+    return [f"{name}={os.environ[name]}" for name in PROCESS_VARIABLES if name in os.environ and name not in known]
 
 
 def importer(package: str) -> str:

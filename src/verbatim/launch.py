@@ -138,7 +138,7 @@ def places(run: Record, root: Path, given: list[str]) -> dict[str, Any]:
     """Where things lie on this machine: as given, as the project's configuration says, and as recorded where that is silent."""
     from omegaconf import OmegaConf
 
-    config = root / "configs" / "train.yaml"
+    config = root / "configs" / "base.yaml"
     loaded: Any = OmegaConf.load(config) if config.exists() else {}
     present: Any = OmegaConf.to_container(OmegaConf.create({"paths": loaded.get("paths", {})}), resolve=True)
     paths = dict(run.config.get("paths", {}))

@@ -65,6 +65,9 @@ class Run:
     """See the module. `folder` is the run's own; everything it writes lies there."""
 
     def __init__(self, config: DictConfig, overrides: Sequence[str] = (), root: Path = ROOT) -> None:
+        determinism.refuse_random_hashes()
+        if not isinstance(config.seed, int) or config.seed < 0:
+            raise VerbatimError("seed", expected="a whole number", found=config.seed, then="add seed=0")
         trackers.check(config)
         self._config, self._root, self.ranks = config, root, Ranks()
         self._settings = determinism.Determinism(
@@ -154,7 +157,7 @@ class Run:
         self.folder, old, self._lock = found
         for left in self.folder.glob(".*.*"):  # files that a killed process was about to write
             left.unlink()
-        self.record = resume.continued(old, self.record, _now())
+        self.record = resume.continued(old, self.record, _now(), self.folder)
         self._reserve()
 
     def _warn(self) -> None:
@@ -165,6 +168,11 @@ class Run:
         if found := self.record.lock["differences"]:
             self.progress.warn(
                 f"the environment is not the locked one ({found[0]}, {len(found)} in all): nox -s env makes it"
+            )
+
+        if found := determinism.exported(self._settings.level, self._settings.threads):
+            self.progress.warn(
+                f"{', '.join(found)} may change bits, and no recipe says so: unset what this run does not need"
             )
 
     def _note_unlisted(self, name: str) -> None:
@@ -304,7 +312,7 @@ class Run:
 
     def checkpoint(self, *, epoch: bool = False) -> None:
         """Where training can go on from: after a step, or (`epoch`) between two epochs. Most calls return at once: a checkpoint is due
-        when those before took less than `machine.checkpoints` of the time, and within an epoch once a minute."""
+        when those before took less than `machine.checkpoints` of the time, and within an epoch every ten seconds."""
         stop = self._stop if self.ranks.world > 1 else bool(self._ending.asked)
         if self._checkpoints and (stop or self._checkpoints.due(epoch=epoch)):
             self._checkpoints.write(self._step, self._state(), self._saved, flush=stop)
@@ -319,7 +327,7 @@ class Run:
             "generators": generators.states(), "kept": {name: part.state_dict() for name, part in self._kept.items()},
         }  # fmt: skip
 
-    def trace(self, step: int, batch: Any, loss: float) -> None:
+    def trace(self, step: int, batch: Any, loss: "float | Tensor") -> None:
         """Write the row of one step, after the optimizer's update. `batch`: the sample indices, int64 (B,).
 
         A loss that is not finite ends the run: what follows it is noise.
@@ -329,7 +337,7 @@ class Run:
         if self._ending.asked and not self._ending.safe:  # it was raised, and got lost
             raise self._ending.error
         self._start_trace()
-        self._step = step
+        self._step, loss = step, float(loss if isinstance(loss, float) else loss.detach())
         all_ = self._every > 0 and step % self._every == 0
         state = self._model.state() if all_ else trace.NOT_TAKEN
         if all_:

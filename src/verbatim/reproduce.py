@@ -178,8 +178,10 @@ def _completed(follower: Follower, code: int) -> tuple[Path, Record]:
     """The new run's folder and record; refused where nothing came of it that can be compared."""
     if follower.folder is None:
         raise VerbatimError(
-            "the run", expected="a record of it", found=f"exit code {code} before there was one; it says why above"
-        )
+            "the run", expected="a record of it, where the recorded configuration says",
+            found=f"none, and exit code {code}" + ("" if code else ": the script does not read the recorded configuration"),
+            then="see what it says above" if code else "make it a Hydra application that verbatim.app runs, as src/experiment/line.py is",
+        )  # fmt: skip
     new = record.read(follower.folder)
     if follower.stopped == "recipe" and (mismatch := follower.mismatch()):
         raise VerbatimError(follower.folder, expected="the recorded recipe", found=f"other {mismatch.part}: {mismatch}")

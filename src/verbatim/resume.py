@@ -3,16 +3,18 @@
 Level `exact` goes on where the numerics probe is the one that the run began with; `portable` and `seeded` go on anywhere.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from verbatim import causes, checkpoint, code, digest, record
+from verbatim import causes, checkpoint, code, digest, record, trace
 from verbatim.errors import VerbatimError
 from verbatim.record import Record
 
@@ -125,10 +127,10 @@ def leave(folder: Path, root: Path, ref: str, note: Callable[[str], None]) -> No
         note(f"{ref} could not be removed: {error}")
 
 
-def continued(old: Record, new: Record, now: str) -> Record:
+def continued(old: Record, new: Record, now: str, folder: Path) -> Record:
     """The record of the run that goes on: its name and its recipe, and how it was started this time."""
     again = dataclasses.replace(
-        old, state="started", reason="", finished="", files={}, resumed=[*old.resumed, _part(old, now)]
+        old, state="started", reason="", finished="", files={}, resumed=[*old.resumed, _part(old, now, folder)]
     )
     again.config, again.overrides, again.command, again.environment = (
         new.config,
@@ -139,12 +141,16 @@ def continued(old: Record, new: Record, now: str) -> Record:
     return again
 
 
-def _part(run: Record, now: str) -> dict[str, Any]:
+def _part(run: Record, now: str, folder: Path) -> dict[str, Any]:
     """What a record keeps of an earlier start of its run; `now` is when it goes on."""
     found, earlier = run.environment, run.resumed
-    wall_s = run.wall_s - sum(other["wall_s"] for other in earlier)  # 0 where the process was killed: nobody measured
+    started = earlier[-1]["resumed"] if earlier else run.started
+    wall_s = run.wall_s - sum(other["wall_s"] for other in earlier)
+    if not run.finished:  # killed: nobody measured, and the last row of the trace says when it was still there
+        with contextlib.suppress(OSError):
+            wall_s = (folder / trace.FILE).stat().st_mtime - datetime.fromisoformat(started).timestamp()
     return {
-        "started": earlier[-1]["resumed"] if earlier else run.started, "resumed": now, "ended": (run.reason or "killed").partition("\n")[0],
+        "started": started, "resumed": now, "ended": (run.reason or "killed").partition("\n")[0],
         "wall_s": max(0.0, round(wall_s, 3)), "host": found.get("host", ""), "cpu": found.get("cpu", {}).get("model", ""),
         "probe": found.get("probe", ""), "gpu": found.get("gpu"), "ranks": found.get("ranks", 1),
     }  # fmt: skip

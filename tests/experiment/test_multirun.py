@@ -353,7 +353,7 @@ def test_two_at_once_in_one_folder(tmp_path):
         (["hydra/sweeper=optuna", "sweep=seeds,learning_rate"], "expected one file of configs/sweep/, found several"),
         (["seed=0,1", "hydra/launcher=slrm"], "hydra/launcher: expected one of "),
         (["optimizer.lr=interval(0,1)"], "add hydra/sweeper=optuna"),
-        (["sweep=search"], "add hydra/sweeper=optuna"),
+        (["sweep=search", "hydra/sweeper=grid"], "add hydra/sweeper=optuna"),
         (["seed=0,1", "paths.sweeps=/proc/none"], "expected a folder that can be written to"),
         (["seed=range(5,0)"], "the sweep: expected a job, found none"),
         (["optimizer.lr=range(0.1,3e9,1e-3)"], "expected at most 1,000 jobs, found "),
@@ -398,8 +398,19 @@ def test_a_sweep_kept_as_a_file(sweep, tmp_path):
     assert [job["overrides"][0] for job in left(tmp_path)["jobs"]] == ["seed=1", "seed=2"]
 
 
+def test_a_sweeps_file_may_say_more_than_what_is_swept_over(sweep, tmp_path):
+    (tmp_path / "more" / "sweep").mkdir(parents=True)
+    text = "# @package _global_\ntrainer: {max_steps: 3}\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
+    (tmp_path / "more" / "sweep" / "short.yaml").write_text(text)
+    done = sweep("--config-dir", str(tmp_path / "more"), "sweep=short")
+
+    assert done.returncode == 0, done.stderr
+    runs = [record.read(path) for path in (tmp_path / "runs").iterdir()]
+    assert [(run.trace["rows"], run.config["trainer"]["max_steps"]) for run in runs] == [(3, 3)] * 2
+
+
 def test_a_search_kept_as_a_file(sweep, tmp_path):
-    done = sweep("sweep=search", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2")
+    done = sweep("sweep=search", "hydra.sweeper.n_trials=2")
 
     assert done.returncode == 0, done.stderr
     keys = [[word.partition("=")[0] for word in job["overrides"]][-2:] for job in left(tmp_path)["jobs"]]

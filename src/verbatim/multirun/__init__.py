@@ -70,6 +70,20 @@ def prepare(arguments: list[str]) -> bool:
     return True
 
 
+def refuse_foreign() -> None:
+    """A job of Hydra's own launcher is made in the process that made the one before: it has that one's level, and what it left."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from verbatim.errors import VerbatimError
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return
+    target = HydraConfig.get().launcher._target_
+    if not target.startswith("hydra_plugins.verbatim."):
+        raise VerbatimError("hydra/launcher", expected="local, slurm or ray", found=target, then="begin the defaults of the configuration with `- base`, as configs/line.yaml does")  # fmt: skip
+
+
 def _sweeps(word: str) -> bool:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

@@ -12,7 +12,7 @@ from typing import Any, Self
 from hydra.core.override_parser.types import RangeSweep
 from omegaconf import OmegaConf
 
-from verbatim import digest, ledger, record, settings
+from verbatim import determinism, digest, ledger, record, settings
 from verbatim.errors import VerbatimError
 from verbatim.multirun import compose, fork
 from verbatim.record import Record
@@ -50,8 +50,12 @@ class Planner:
     def plan(self, words: Sequence[str]) -> Planned:
         key = json.dumps(list(words))
         configuration, data, level, threads, ranks, gpus = self.remembered.get(key) or self._composed(words, key)
+        determinism.refuse_contradictions(level, threads)
         if self._fingerprint and data not in self._data:
-            self._data[data] = fork.ask(lambda: self._read(words))
+            try:
+                self._data[data] = fork.ask(lambda: self._read(words))
+            except VerbatimError:  # data that are not there are no reason to give up the others: the job will say so
+                self._data[data] = ""
         return Planned(
             words=tuple(words), configuration=configuration, data=self._data.get(data, ""), level=level, threads=threads, ranks=ranks, gpus=gpus
         )  # fmt: skip

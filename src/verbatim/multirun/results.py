@@ -7,11 +7,12 @@ import dataclasses
 import os
 import re
 import shlex
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from verbatim import folders, record, settings
+from verbatim import folders, launch, record, settings
 from verbatim.errors import VerbatimError
 from verbatim.multirun import folder as sweep_folder
 from verbatim.multirun import places, typed
@@ -88,7 +89,7 @@ class Job:
         plain["job"], plain["overrides"] = plain.pop("index"), self.shown()
         del plain["words"]
         plain["again"] = f"nox -s reproduce -- {shlex.quote(self.folder)}" if self.folder else ""
-        plain["train"] = f"nox -s train -- {shlex.join([*places, *self.words])}"
+        plain["train"] = _command("train", [*places, *self.words])
         return plain
 
 
@@ -154,7 +155,16 @@ def ranked(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 def command(*, again: bool = False) -> str:
     """This multirun's, as a person types it; `again`: to make what is left of it."""
-    return f"nox -s multirun -- {shlex.join(word for word in typed if not again or word != '--again')}".rstrip()
+    return _command("multirun", [word for word in typed if not again or word != "--again"])
+
+
+def _command(task: str, words: list[str]) -> str:
+    """As a person types it. A script of one's own has no nox session."""
+    program = launch.program(sys.orig_argv)
+    if program[-1] == "experiment.train":
+        return f"nox -s {task} -- {shlex.join(words)}".rstrip()
+    python = folders.show(Path(sys.executable))
+    return shlex.join([python, *program, *(["--multirun"] if task == "multirun" else []), *words])
 
 
 def write_report(folder: Path, results: dict[str, Any], root: Path) -> None:

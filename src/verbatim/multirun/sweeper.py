@@ -39,9 +39,9 @@ def refuse_foreign(launcher: Any) -> None:
 
 
 def settings(words: Sequence[str], loader: Any) -> list[Override]:
-    """What jobs are told, of what was typed: `sweep=…` has said what it says when Hydra read its file."""
+    """What was typed, parsed. `sweep=…` goes on to the jobs: its file may say more than what is swept over."""
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(words))
     for override in parsed:
         if override.is_sweep_override() and override.key_or_group == "sweep":
             raise VerbatimError(override.input_line, expected="one file of configs/sweep/", found="several", then="a command for each")  # fmt: skip
-    return [override for override in parsed if override.key_or_group != "sweep"]
+    return parsed

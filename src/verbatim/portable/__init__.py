@@ -149,13 +149,14 @@ def warm_up() -> None:
 
 def refusal(name: str, then: str = "") -> VerbatimError:
     """Where the operator was called from, and what to do instead."""
-    from verbatim.portable.operators import INSTEAD
+    from verbatim.portable.operators import INSTEAD, WRITE
 
     base = name.partition("::")[2].partition(".")[0].removesuffix("_")
     why = f" ({INSTEAD[base]})" if base in INSTEAD else ""
+    write = f"write {WRITE[base][1]}; or " if base in WRITE else ""
     return VerbatimError(
-        f"{LEVEL}{_place()}", expected="operators that are listed: docs/determinism.md", found=f"{name}{why}",
-        then=then or "choose determinism=exact, or add determinism.unlisted=warn: the record then claims exact",
+        f"{LEVEL}{_place()}", expected="an operator that docs/determinism.md lists", found=f"{name}{why}",
+        then=write + (then or "choose determinism=exact, or add determinism.unlisted=warn: the record then claims exact"),
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def stale(root: Path) -> dict[str, str]:
 
 def renewed(text: str, table: Table, name: str = "") -> str:
     """The page with each of its parts as `table` and `operators` have it now."""
-    parts = {"claim": claim, "operators": covered, "rerouted": rerouted, "unlisted": unlisted, "threads": threads, "witnesses": witnessed}  # fmt: skip
+    parts = {"claim": claim, "operators": covered, "rerouted": rerouted, "unlisted": unlisted, "write": written, "threads": threads, "witnesses": witnessed}  # fmt: skip
     asked = [match[2] for match in PART.finditer(text)]
     if len(asked) != text.count(COMMAND + ": ") or not asked or set(asked) - parts.keys():
         raise VerbatimError(name or "the page", expected=f"parts named {', '.join(parts)}, each with its end", found=", ".join(asked) or "none")  # fmt: skip
@@ -88,6 +88,10 @@ def unlisted(_: Table) -> str:
         ("operators", "why"),
         ((_code(" ".join(n for n, why in operators.INSTEAD.items() if why == reason)), reason) for reason in reasons),
     )
+
+
+def written(_: Table) -> str:
+    return _rows(("for", "write"), ((f"`{plain}`", f"`{instead}`") for plain, instead in operators.WRITE.values()))
 
 
 def threads(table: Table) -> str:

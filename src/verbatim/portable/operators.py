@@ -108,3 +108,26 @@ INSTEAD = {
     "mkldnn_rnn_layer": "oneDNN's recurrent layers differ between CPUs: call yours under `with torch.backends.mkldnn.flags(enabled=False):`",
     "_scaled_dot_product_flash_attention_for_cpu": "its products are MKL's: leave torch.nn.attention.sdpa_kernel to this level",
 }
+# Of listed operators alone: unlisted operator → a call of it, and what to write. Textbook's formulas, less precise near 0 or at the ends
+# of the range than torch's own.
+WRITE = {
+    "tan": ("tan(x)", "x.sin() / x.cos()"),
+    "log2": ("log2(x)", "x.log() / math.log(2)"),
+    "log10": ("log10(x)", "x.log() / math.log(10)"),
+    "sinh": ("sinh(x)", "(x.exp() - (-x).exp()) / 2"),
+    "cosh": ("cosh(x)", "(x.exp() + (-x).exp()) / 2"),
+    "asinh": ("asinh(x)", "x.sign() * (x.abs() + (x * x + 1).sqrt()).log()"),
+    "atanh": ("atanh(x)", "((1 + x) / (1 - x)).log() / 2"),
+    "hypot": ("hypot(x, y)", "(x * x + y * y).sqrt()"),
+    "logaddexp": ("logaddexp(x, y)", "torch.stack([x, y]).logsumexp(0)"),
+    "mish": ("mish(x)", "x * functional.softplus(x).tanh()"),
+    "binary_cross_entropy": ("binary_cross_entropy(x.sigmoid(), y)", "functional.binary_cross_entropy_with_logits(x, y)"),
+    "exponential": ("x.exponential_()", "-(1 - torch.rand_like(x)).log()"),
+    "multinomial": ("multinomial(p, 1)", "(p.log() - (-torch.rand_like(p).log()).log()).argmax(-1)"),
+    "glu": ("glu(x)", "x.chunk(2, -1)[0] * x.chunk(2, -1)[1].sigmoid()"),
+    "_prelu_kernel": ("prelu(x, w)", "torch.where(x > 0, x, w * x)"),
+    "pixel_shuffle": ("pixel_shuffle(x, r)", "x.unflatten(1, (-1, r, r)).permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)"),
+    "take": ("take(x, i)", "x.flatten()[i]"),
+    "allclose": ("allclose(x, y)", "((x - y).abs() <= tolerance).all()"),
+    "reflection_pad2d": ('pad(x, (1, 1, 1, 1), mode="reflect")', "x[..., rows, :][..., columns]"),
+}  # fmt: skip

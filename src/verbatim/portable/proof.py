@@ -174,6 +174,8 @@ def main(arguments: list[str], root: Path) -> int:
     if options.instructions:
         return _instructions(root)
     table = witnesses.read()
+    if options.only and not (chosen := sum(options.only in name for name in table.expected(1))):
+        raise VerbatimError("--only", expected="a part of an operator case's name, as tanh", found=options.only, then="docs/determinism.md names the operators")  # fmt: skip
     todo = [Way(**(vars(way) | {"trainings": way.trainings and not options.only})) for way in ways(emulated)]
     answers: dict[str, dict[str, object]] = {}
     with ThreadPoolExecutor(determinism.cores()) as pool:
@@ -198,7 +200,12 @@ def main(arguments: list[str], root: Path) -> int:
         written = [str(witnesses.FILE.relative_to(root)), *document.write(root)]
         print(f"added to {', '.join(written)}: commit them; {table.claim}")
     elif not options.json:
-        print(f"\nlevel portable is {table.claim}" if not differs else "\nthis machine does not give the bits of the others: keep to determinism=exact, and please report it")  # fmt: skip
+        agrees = (
+            f"{chosen} of {len(table.expected(1))} cases were looked at"
+            if options.only
+            else f"level portable is {table.claim}"
+        )
+        print(f"\n{agrees}" if not differs else "\nthis machine does not give the bits of the others: keep to determinism=exact, and please report it")  # fmt: skip
     return 1 if differs else 0
 
 

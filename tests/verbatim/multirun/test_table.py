@@ -43,7 +43,8 @@ def test_a_runs_folder_is_whole_on_a_terminal_of_80_columns():
     assert max(len(line) for line in lines[:4]) <= 80
 
 
-def test_jobs_that_failed_for_one_reason_are_told_together_whatever_the_step():
+def test_jobs_that_failed_for_one_reason_are_told_together_whatever_the_step(monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "experiment.train", "--multirun"])
     jobs = [
         results.Job(index=i, words=[f"seed={i}"], state="failed", reason=f"the loss of step {i}: expected a finite number").plain()
         for i in range(8)
