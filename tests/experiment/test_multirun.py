@@ -400,13 +400,13 @@ def test_a_sweep_kept_as_a_file(sweep, tmp_path):
 
 def test_a_sweeps_file_may_say_more_than_what_is_swept_over(sweep, tmp_path):
     (tmp_path / "more" / "sweep").mkdir(parents=True)
-    text = "# @package _global_\ntrainer: {max_steps: 3}\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
+    text = "# @package _global_\noptimizer: {lr: 0.5}\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
     (tmp_path / "more" / "sweep" / "short.yaml").write_text(text)
     done = sweep("--config-dir", str(tmp_path / "more"), "sweep=short")
 
     assert done.returncode == 0, done.stderr
     runs = [record.read(path) for path in (tmp_path / "runs").iterdir()]
-    assert [(run.trace["rows"], run.config["trainer"]["max_steps"]) for run in runs] == [(3, 3)] * 2
+    assert [run.config["optimizer"]["lr"] for run in runs] == [0.5, 0.5]
 
 
 def test_a_search_kept_as_a_file(sweep, tmp_path):
