@@ -201,7 +201,7 @@ def main(arguments: list[str], root: Path) -> int:
         print(f"added to {', '.join(written)}: commit them; {table.claim}")
     elif not options.json:
         agrees = (
-            f"{chosen} of {len(table.expected(1))} cases were looked at"
+            f"{chosen} of {len(table.expected(1))} cases agree; the others were not looked at"
             if options.only
             else f"level portable is {table.claim}"
         )

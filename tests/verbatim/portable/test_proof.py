@@ -140,7 +140,12 @@ def test_agreement_is_0(two_ways, capsys):
     lines = capsys.readouterr().out.splitlines()
 
     assert [line.split()[-2:] for line in lines[:2]] == [["the", "same"]] * 2
-    assert lines[-1] == f"level portable is {TABLE.claim}"
+    assert lines[-1] == f"1 of {len(TABLE.expected(1))} cases agree; the others were not looked at"
+
+
+def test_no_case_at_all_is_no_agreement(two_ways):
+    with pytest.raises(VerbatimError, match="--only: expected a part of an operator case's name, as tanh, found zzz"):
+        proof.main(["--only", "zzz"], ROOT)
 
 
 def test_a_difference_is_1_and_named(two_ways, capsys, monkeypatch):
