@@ -97,6 +97,7 @@ def test_a_killed_run_goes_on_after_its_last_checkpoint(killed, whole):
     run = record.read(folder)
     assert [part["went_on_after_step"] for part in run.resumed] == [39]
     assert [part["ended"] for part in run.resumed] == ["killed"]
+    assert run.wall_s > run.resumed[0]["wall_s"] > 0
     assert run.resumed[0]["probe"] == run.environment["probe"]
 
 
