@@ -85,9 +85,11 @@ def _decades_apart(positive: Sequence[float], decades: float = 2) -> bool:
 
 
 def brief(word: str) -> str:
-    """What a search drew has 17 digits; as a person would round it."""
-    number = _number(word) if len(word) > LONG else None
-    return word if number is None else f"{number:.4g}"
+    """What a search drew has 17 digits; as a person would round it, also where it is the value of a `name=value`. A whole number is
+    kept: of a seed every digit counts."""
+    name, equals, value = word.rpartition("=")
+    number = _number(value) if len(value) > LONG and not value.lstrip("+-").isdigit() else None
+    return word if number is None else f"{name}{equals}{number:.4g}"
 
 
 def _natural(word: str) -> list[str | int]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def _head(
     notes = f"<li><b>{found}</b> had been sealed before</li>" if found else ""
     notes += f"<li class='bad'><b>{len(other)}</b> gave other bits than before</li>" if other else ""
     swept = "".join(f"<dt><code>{escape(name)}</code></dt><dd>{_values(name, c)}</dd>" for name, c in columns.items())
-    same = " ".join(f"<code>{escape(word)}</code>" for word in figures.same(jobs))
+    same = _words(figures.same(jobs))
     when = " to ".join(escape(str(results[key])) for key in ("started", "finished") if results.get(key))
     return f"""<h1>Multirun <small>{escape(results["sweep"])}</small></h1>
 <p class="command"><code>{escape(results["command"])}</code>{_copy(results["command"])}</p>
@@ -94,7 +94,7 @@ def _best(results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Seque
     best = jobs[ranked[0]] if ranked and finite(jobs[ranked[0]].get("value")) else None
     if not best:
         return f"<section class='best'><h2>Best run</h2><p>None yet has a value of {goal}.</p></section>"
-    words = " ".join(f"<code>{escape(word)}</code>" for word in best["overrides"])
+    words = _words(best["overrides"])
     again = f"<p><code>{escape(best['again'])}</code>{_copy(best['again'])}</p>" if best.get("again") else ""
     return f"""<section class="best"><h2>Best run</h2><p class="value">{best["value"]:.6g}</p>
 <p class="small">{goal}</p><p>Job {best["job"]}: {words}</p>{again}</section>"""
@@ -130,7 +130,7 @@ group alone: the best of many groups looks better than it is.</p><div class="wid
 
 
 def _group(group: Group, same: set[str], strip: str) -> str:
-    words = " ".join(f"<code>{escape(word)}</code>" for word in group.words if word not in same)
+    words = _words(word for word in group.words if word not in same)
     n = f"{len(group.values)}{f' of {len(group.values) + group.without}' if group.without else ''}"
     mean = "" if group.mean is None else f"{group.mean:.5g}"
     interval = "" if group.low is None or group.high is None else f"{group.low:.5g} to {group.high:.5g}"
@@ -191,7 +191,7 @@ def _table(
             job["state"] + (", found" if job.get("found") else "") + (", other bits" if job.get("different") else "")
         )
         numbers = [job.get("value"), *((job.get("metrics") or {}).get(name) for name in metrics)]
-        cells = [_n(str(job["job"])), _n(_number(numbers[0])), *(_word(column[index]) for column in columns.values()),
+        cells = [_n(str(job["job"])), _n(_number(numbers[0])), *(_brief("td", column[index]) for column in columns.values()),
                  f"<td class={_class(state)}>{escape(state)}</td>", _n(_number(job.get("wall_s"), 3)),
                  f"<td>{_links(job, folder, root)}</td>", _copy_cell(job), *(_n(_number(value)) for value in numbers[1:])]  # fmt: skip
         rows.append(f"<tr data-i={index}>{''.join(cells)}</tr>\n")
@@ -207,10 +207,15 @@ def _n(text: str) -> str:
     return f"<td class=n>{escape(text)}</td>"
 
 
-def _word(text: str) -> str:
-    if (short := figures.brief(text)) != text:
-        return f'<td title="{escape(text)}">{escape(short)}</td>'
-    return f"<td>{escape(text)}</td>"
+def _brief(tag: str, text: str) -> str:
+    """What was shortened can be read in full."""
+    short = figures.brief(text)
+    whole = f' title="{escape(text)}"' if short != text else ""
+    return f"<{tag}{whole}>{escape(short)}</{tag}>"
+
+
+def _words(words: Iterable[str]) -> str:
+    return " ".join(_brief("code", word) for word in words)
 
 
 def _number(value: Any, digits: int = 6) -> str:

@@ -4,7 +4,7 @@ Redrawn by the loop that follows the jobs: a drawing thread would be in the way 
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from verbatim import digest, folders, trace
-from verbatim.multirun import results, spread
+from verbatim.multirun import figures, results, spread
 from verbatim.multirun.folder import REPORT, Folder
 from verbatim.progress import console
 
@@ -104,7 +104,7 @@ class Table:
         """Those in which it differs from the others, once these are known."""
         if len(self._varied) != len(self._all):
             self._varied = results.varied([{"overrides": job.shown()} for job in self._all])
-        return " ".join(self._varied[job.index])
+        return _brief(self._varied[job.index])
 
     def stop(self) -> None:
         if self._live:
@@ -133,7 +133,7 @@ class Table:
         self._wrong(jobs, stopped=stopped)
         rows = {}
         if best:
-            rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {' '.join(varied[best[0]['job']])}"
+            rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {_brief(varied[best[0]['job']])}"
         rows["report"] = folders.show(self._at / REPORT)
         if best:
             rows["again"] = best[0]["again"]
@@ -171,7 +171,7 @@ def jobs_table(jobs: list[dict[str, Any]], varied: dict[int, list[str]], objecti
         )  # fmt: skip
     for job in jobs:
         grid.add_row(
-            str(job["job"]), Text(" ".join(varied[job["job"]])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
+            str(job["job"]), Text(_brief(varied[job["job"]])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
             *([digest.short(job["outcome"])] if wide else []), Text(job["folder"] + (" (found)" if job["found"] else "")),
         )  # fmt: skip
     return grid
@@ -186,9 +186,14 @@ def spread_table(groups: list[spread.Group], objective: str, same: Collection[st
         mean, sd, low, high = (
             f"{x:.4g}" if x is not None else "" for x in (group.mean, group.sd, group.low, group.high)
         )
-        words = " ".join(word for word in group.words if word not in same)
+        words = _brief(word for word in group.words if word not in same)
         grid.add_row(Text(words or "–"), str(len(group.values)), mean, sd, f"{low} … {high}")
     return grid
+
+
+def _brief(words: Iterable[str]) -> str:
+    """To be read; in a command that is to be copied every digit stays."""
+    return " ".join(map(figures.brief, words))
 
 
 def _tail(text: str, room: int) -> str:

@@ -239,6 +239,31 @@ def test_hydras_signs_are_no_part_of_a_settings_name():
     assert figures.settings(["+a.b=1", "++c=x=y", "~d", "a.b=2"]) == {"a.b": "2", "c": "x=y", "~d": "yes"}
 
 
+@pytest.mark.parametrize(("word", "short"), [
+    ("0.018120010723341365", "0.01812"),
+    ("+optimizer.lr=0.018120010723341365", "+optimizer.lr=0.01812"),
+    ("optimizer.lr=1e-2", "optimizer.lr=1e-2"),
+    ("model.dropout=0.125", "model.dropout=0.125"),
+    ("seed=12345678901", "seed=12345678901"),
+    ("model.hidden=[256,256,128]", "model.hidden=[256,256,128]"),
+    ("~tracker", "~tracker"),
+])  # fmt: skip
+def test_only_long_fractions_are_rounded(word, short):
+    assert figures.brief(word) == short
+
+
+def test_what_was_searched_is_rounded_to_be_read_and_whole_to_be_copied(folder):
+    word = "optimizer.lr=0.018120010723341365"
+    text = page(of([job(0, word, "seed=0", value=0.5), job(1, "optimizer.lr=0.02", "seed=0", value=0.75)]), folder)
+    read = Read(text)
+
+    assert "Job 0: optimizer.lr=0.01812 seed=0" in read.words
+    assert "0.018120010723341365" not in read.words
+    assert f'<code title="{word}">' in text
+    one = of([job(0, word, state="failed", reason="no")])
+    assert f"nox -s train -- {word}" in Read(page(one, folder)).words
+
+
 def test_unescaped_text_would_be_noticed(folder):
     whole = page(of([job(0, f"a={HOSTILE}", value=0.5), job(1, "a=1", value=0.5)]), folder)
 

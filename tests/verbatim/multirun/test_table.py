@@ -43,6 +43,15 @@ def test_a_runs_folder_is_whole_on_a_terminal_of_80_columns():
     assert max(len(line) for line in lines[:4]) <= 80
 
 
+def test_what_was_searched_is_rounded_to_be_read_and_whole_to_be_copied():
+    words = [[f"optimizer.lr=0.0181200107233413{i}", f"seed={seed}"] for i in (1, 2) for seed in (0, 1)]
+    jobs = [results.Job(index=i, words=w, state="sealed", value=0.5 + i, folder=f"runs/{i}").plain() for i, w in enumerate(words)]  # fmt: skip
+    said = shown(200, [*jobs, results.Job(index=4, words=words[0], state="failed", reason="no").plain()])
+
+    assert said.count("optimizer.lr=0.01812 ") == 4 + 2 + 1  # all jobs, the spread, the best
+    assert "  nox -s train -- optimizer.lr=0.01812001072334131 seed=0" in said
+
+
 def test_jobs_that_failed_for_one_reason_are_told_together_whatever_the_step():
     jobs = [
         results.Job(index=i, words=[f"seed={i}"], state="failed", reason=f"the loss of step {i}: expected a finite number").plain()
