@@ -327,8 +327,9 @@
   }
   [...byId("jobs").tHead.rows[0].cells].forEach((th, column, all) => {
     if (th.classList.contains("needs-script")) return;
-    const button = html("button", { type: "button", textContent: th.textContent });
-    th.replaceChildren(button);
+    const button = html("button", { type: "button" });
+    button.append(...th.childNodes); // with the places where it may be broken
+    th.append(button);
     if (!th.hasAttribute("aria-sort")) th.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {
       const down = th.getAttribute("aria-sort") === "ascending";

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -179,7 +180,7 @@ def _table(
     order = "descending" if results["goal"] == "maximize" else "ascending"
     numeric, commands = {"job", results["objective"], *metrics, "seconds"} - {*columns}, 5 + len(columns)
     head = "".join(
-        f"<th{' class=n' * (name in numeric)}{f' aria-sort={order}' * (i == 1)}>{escape(name)}</th>"
+        f"<th{' class=n' * (name in numeric)}{f' aria-sort={order}' * (i == 1)}>{_breakable(name)}</th>"
         if i != commands
         else '<th class="needs-script">command</th>'
         for i, name in enumerate(names)
@@ -201,6 +202,11 @@ placeholder="words, name=value, name&lt;=number" autocomplete="off" spellcheck="
 <p class="small">Made again and compared, bit for bit: <code>nox -s reproduce -- runs/&lt;run&gt;</code>.</p>
 <div class="wide" tabindex="0" role="region" aria-label="Jobs"><table id="jobs"><thead><tr>{head}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div></section>"""
+
+
+def _breakable(name: str) -> str:
+    """After its dots and underscores."""
+    return re.sub(r"(?<=[._])(?=\w)", "<wbr>", escape(name))
 
 
 def _n(text: str) -> str:

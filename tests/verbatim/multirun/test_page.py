@@ -15,7 +15,7 @@ from multirun_results import job, many, of, page
 from verbatim.multirun import figures
 
 HOSTILE = """<!--<script>alert(1)</script ></script>"'&amp;</table>${x}`日本 ☃"""
-VOID = ("meta", "input", "rect", "circle", "path")
+VOID = ("meta", "input", "rect", "circle", "path", "wbr")
 
 
 class Read(HTMLParser):

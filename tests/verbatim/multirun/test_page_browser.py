@@ -97,6 +97,20 @@ def test_every_job_is_drawn_within_the_page(show, tmp_path, width, dark):
     assert struct.unpack(">II", content[16:24]) == (width, 900)
 
 
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_head_is_broken_after_dots_and_underscores_and_within_no_word(show, width):
+    results = many()
+    for at, one in enumerate(results["jobs"]):
+        one["overrides"].append(f"model.attention.dropout_rate={at}")
+
+    tab = show(results, width)
+
+    lines = tab.run("""[...document.querySelectorAll("#jobs th button")].map((head) => [...head.childNodes].filter((node) => node.data).map(
+        (node) => { const range = document.createRange(); range.selectNode(node); return [node.data, range.getClientRects().length] }))""")
+    assert ["model.", "attention.", "dropout_", "rate"] in [[text for text, _ in head] for head in lines]
+    assert {count for head in lines for _, count in head} == {1}
+
+
 def test_a_click_on_a_head_sorts_and_another_turns_it_round(show):
     tab = show(many())
     assert column(tab, "validation_loss")[0] == "0.1"  # the best first
