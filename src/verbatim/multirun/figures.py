@@ -14,6 +14,7 @@ FINE = 1000  # steps from the bottom of a picture to its top
 FEW = 8  # so many values all get a label of their own
 LONG = 8  # characters of a number beside an axis
 ABSENT = "–"
+LOG, LINEAR = re.compile(r"\btag\(\s*log\b"), re.compile(r"\b(interval|range)\(")  # as Hydra writes what is to be tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,18 @@ def same(jobs: Sequence[dict[str, Any]]) -> list[str]:
     return [word for word in jobs[0]["overrides"] if all(word in job["overrides"] for job in jobs)] if jobs else []
 
 
-def axis_of_words(name: str, words: Sequence[str]) -> Axis:
-    """A scale where every word is a number, else one point for each: also for 0, 1e-5, 1e-3, that no scale tells apart."""
+def axis_of_words(name: str, words: Sequence[str], asked: str = "") -> Axis:
+    """A scale where every word is a number, else one point for each: also for 0, 1e-5, 1e-3, that no scale tells apart. `asked`: what
+    the multirun was told to try; an interval says what its scale is, whatever was drawn of it."""
     numbers = [_number(word) for word in words]
     sizes = sorted(abs(number) for number in set(numbers) if number)
-    if None not in numbers and not (0.0 in numbers and len(sizes) < FEW and _decades_apart(sizes)):
+    decades = 0.0 if LOG.search(asked) else math.inf if LINEAR.search(asked) else None
+    if None not in numbers and not (decades is None and 0.0 in numbers and len(sizes) < FEW and _decades_apart(sizes)):
         few = {number: brief(word) for number, word in zip(numbers, words, strict=True) if number is not None}
         whole = all(number is None or number.is_integer() for number in numbers)
-        return axis(name, numbers, few if len(few) <= FEW else None, decades=2 if whole else 1)
+        if decades is None:
+            decades = 2 if whole else 1
+        return axis(name, numbers, few if len(few) <= FEW else None, decades=decades)
     points = sorted(
         dict.fromkeys(words), key=lambda word: (_number(word) is None, _number(word) or 0.0, _natural(word))
     )

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from verbatim.multirun import figures, spread
 from verbatim.multirun import results as run_results
+from verbatim.multirun.figures import Axis
 from verbatim.multirun.spread import Group, finite
 
 SHADES = 12  # of a line's colour, the best first: `.k0` … in page.css
@@ -27,26 +28,27 @@ LONG = 600  # characters of a reason
 
 
 def page(
-    results: dict[str, Any], folder: Path, root: Path, epochs: Callable[[dict[str, Any]], list[dict[str, Any]]]
-) -> str:
+    results: dict[str, Any], folder: Path, root: Path, epochs: Callable[[dict[str, Any]], list[dict[str, Any]]], asked: Sequence[str] = (),
+) -> str:  # fmt: skip
     """`results`: as results.json has them. `folder`: where the page will lie. `root`: what the runs' own folders are relative to.
-    `epochs`: the rows of a job's learning curve."""
+    `epochs`: the rows of a job's learning curve. `asked`: what was to be tried, as `optimizer.lr=tag(log,interval(1e-4,1e-1))`."""
     jobs: list[dict[str, Any]] = results["jobs"]
     sign = -1 if results["goal"] == "maximize" else 1
     ranked = sorted(range(len(jobs)), key=lambda i: sign * jobs[i]["value"] if finite(jobs[i].get("value")) else 1e301)
-    columns = figures.swept(jobs)
+    columns, words = figures.swept(jobs), figures.settings(asked)
+    axes = [figures.axis_of_words(name, column, words.get(name, "")) for name, column in columns.items()]
     style, script = _file("page.css"), _file("page.js")
     policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     made = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
 <title>Multirun {escape(results["sweep"])}</title><style>{style}</style></head>
-<body><main>{_head(results, jobs, ranked, columns)}
+<body><main>{_head(results, jobs, ranked, columns, axes)}
 {_failures(jobs)}
 {_spread(jobs, results)}
 {_plots(results, columns)}
 {_table(results, jobs, ranked, columns, folder, root)}
-</main><p id="readout" role="status"></p><script type="application/json" id="data">{_data(results, jobs, ranked, columns, epochs)}</script>
+</main><p id="readout" role="status"></p><script type="application/json" id="data">{_data(results, jobs, ranked, axes, epochs)}</script>
 <script>{script}</script></body></html>
 """
     return made.encode("utf-8", "replace").decode()  # a path's undecodable bytes can't be written
@@ -62,14 +64,17 @@ def _hash(text: str) -> str:
 
 
 def _head(
-    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], columns: dict[str, list[str]]
-) -> str:
+    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int],
+    columns: dict[str, list[str]], axes: Sequence[Axis],
+) -> str:  # fmt: skip
     states = Counter(job["state"] for job in jobs)
     counts = " ".join(f"<li class='{_class(s)}'><b>{n}</b> {escape(s)}</li>" for s, n in states.most_common())
     found, other = sum(bool(job.get("found")) for job in jobs), [job for job in jobs if job.get("different")]
     notes = f"<li><b>{found}</b> had been sealed before</li>" if found else ""
     notes += f"<li class='bad'><b>{len(other)}</b> gave other bits than before</li>" if other else ""
-    swept = "".join(f"<dt><code>{escape(name)}</code></dt><dd>{_values(name, c)}</dd>" for name, c in columns.items())
+    swept = "".join(
+        f"<dt><code>{escape(axis.name)}</code></dt><dd>{_values(axis, columns[axis.name])}</dd>" for axis in axes
+    )
     same = _words(figures.same(jobs))
     when = " to ".join(escape(str(results[key])) for key in ("started", "finished") if results.get(key))
     return f"""<h1>Multirun <small>{escape(results["sweep"])}</small></h1>
@@ -80,8 +85,7 @@ def _head(
 {f"<p>The same in all: {same}</p>" if same else ""}<p class="small">{when}</p></section></div>"""
 
 
-def _values(name: str, column: list[str]) -> str:
-    axis = figures.axis_of_words(name, column)
+def _values(axis: Axis, column: list[str]) -> str:
     different = dict(sorted(dict(zip(column, axis.at, strict=True)).items(), key=lambda item: item[1] or 0))
     if len(different) > 2 * figures.FEW and axis.kind != "category":
         ends = (figures.brief(word) for word in (next(iter(different)), next(reversed(different))))
@@ -253,10 +257,9 @@ def _copy_cell(job: dict[str, Any]) -> str:
 
 
 def _data(
-    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], columns: dict[str, list[str]],
+    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], axes: Sequence[Axis],
     epochs: Callable[[dict[str, Any]], list[dict[str, Any]]],
 ) -> str:  # fmt: skip
-    axes = [figures.axis_of_words(name, words) for name, words in columns.items()]
     objective = figures.axis(results["objective"], [job.get("value") for job in jobs])
     data = {"axes": [_axis(axis) for axis in (*axes, objective)], "valued": [i for i in ranked if finite(jobs[i].get("value"))],
             "curves": figures.curves(jobs, ranked, results["objective"], epochs)}  # fmt: skip
@@ -264,5 +267,5 @@ def _data(
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _axis(axis: figures.Axis) -> dict[str, Any]:
+def _axis(axis: Axis) -> dict[str, Any]:
     return {"name": axis.name, "kind": axis.kind, "ticks": axis.ticks, "at": axis.at}

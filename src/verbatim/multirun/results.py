@@ -160,7 +160,9 @@ def command(*, again: bool = False) -> str:
 def write_report(folder: Path, results: dict[str, Any], root: Path) -> None:
     from verbatim.multirun import page
 
-    made = page.page(results, folder, root, lambda job: epochs(root / job["folder"]) if job["folder"] else [])
+    # With the words of a file of configs/sweep/, which the command does not show.
+    asked = (sweep_folder.read(folder / sweep_folder.IDENTITY) or {}).get("command") or []
+    made = page.page(results, folder, root, lambda job: epochs(root / job["folder"]) if job["folder"] else [], asked)
     record.write_atomically(folder / sweep_folder.REPORT, made.encode())
 
 

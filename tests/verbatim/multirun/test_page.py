@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 
 from multirun_results import job, many, of, page
-from verbatim.multirun import figures
+from verbatim.multirun import figures, results
 
 HOSTILE = """<!--<script>alert(1)</script ></script>"'&amp;</table>${x}`日本 ☃"""
 VOID = ("meta", "input", "rect", "circle", "path", "wbr")
@@ -211,6 +211,33 @@ def test_an_axis_has_the_scale_of_its_values(words, kind, at, labels):
     axis = figures.axis_of_words("x", words)
 
     assert (axis.kind, axis.at, [text for _, text in axis.ticks]) == (kind, at, labels)
+
+
+@pytest.mark.parametrize(("asked", "words", "kind"), [
+    ("interval(0.0,0.5)", ["0.0039", "0.41"], "linear"),
+    ("tag(log,interval(1e-2,1e-1))", ["0.02", "0.03"], "log"),
+    ("tag( log, int(interval(1, 8)))", ["2", "8"], "log"),
+    ("range(1,1000)", ["1", "999"], "linear"),
+    ("interval(0.0,1)", ["0.0", "1e-5", "1e-2"], "linear"),
+    ("1e-4,1e-2", ["1e-4", "1e-2"], "log"),
+    ("tag(log,interval(1e-2,1e-1))", ["0.02", "none"], "category"),
+])  # fmt: skip
+def test_what_was_asked_for_says_the_scale(folder, asked, words, kind):
+    assert figures.axis_of_words("x", words, asked).kind == kind
+
+
+def test_the_sweeps_own_words_say_the_scale_of_a_search(folder):
+    jobs = [job(i, f"model.dropout={rate}", value=0.5 + i) for i, rate in enumerate(("0.004", "0.41"))]
+    for one in jobs:
+        one["folder"] = ""
+
+    def kind():
+        results.write_report(folder, of(jobs), folder)
+        return Read((folder / "report.html").read_text()).data["axes"][0]["kind"]
+
+    assert kind() == "log"  # nobody said
+    (folder / "sweep.json").write_text('{"command": ["-m", "experiment.train", "+model.dropout=interval(0.0,0.5)"]}')
+    assert kind() == "linear"
 
 
 @pytest.mark.parametrize(("values", "kind", "labels"), [
