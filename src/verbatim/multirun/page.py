@@ -162,10 +162,12 @@ def _strip(group: Group, least: float, most: float) -> str:
 def _plots(results: dict[str, Any], columns: dict[str, list[str]]) -> str:
     objective = escape(results["objective"])
     settings = f"""<section class="needs-script"><h2>Settings and {objective}</h2>
-<p class="small">A line is a job. Click a value, or drag along an axis, to see only its jobs; the table follows.</p>
+<p class="small">A line is a job. Click a value, or drag along an axis, to see only its jobs; the table follows.</p>{_switch("settings-log", f"{objective} on a log scale")}
 <div class="wide"><div class="plot" id="parallel"></div></div><div id="slices"></div></section>"""
     return f"""<section class="needs-script" id="learning"><h2>Learning curves</h2>
-<div class="legend"><label class="filters">Metric <select id="metric"></select></label><span class="small" id="drawn"></span>
+<div class="legend"><label class="filters">Metric <select id="metric"></select></label>{
+        _switch("curves-log", "log scale")
+    }<span class="small" id="drawn"></span>
 <span class="small ramp">best <svg id="legend" viewBox="0 0 {
         SHADES
     } 1" width="144" height="12" preserveAspectRatio="none" aria-hidden="true">{
@@ -173,6 +175,10 @@ def _plots(results: dict[str, Any], columns: dict[str, list[str]]) -> str:
     }</svg> last of these, by {objective}</span></div>
 <div class="plot" id="curves"></div></section>
 {settings if columns else ""}"""
+
+
+def _switch(name: str, text: str) -> str:
+    return f'<label class="filters small"><input type="checkbox" id="{name}">{text}</label>'
 
 
 def _table(
@@ -260,12 +266,8 @@ def _data(
     results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], axes: Sequence[Axis],
     epochs: Callable[[dict[str, Any]], list[dict[str, Any]]],
 ) -> str:  # fmt: skip
-    objective = figures.axis(results["objective"], [job.get("value") for job in jobs])
-    data = {"axes": [_axis(axis) for axis in (*axes, objective)], "valued": [i for i in ranked if finite(jobs[i].get("value"))],
+    objective = figures.either(results["objective"], [job.get("value") for job in jobs])
+    data = {"axes": [axis.plain() | {"at": axis.at} for axis in (*axes, objective)], "valued": [i for i in ranked if finite(jobs[i].get("value"))],
             "curves": figures.curves(jobs, ranked, results["objective"], epochs)}  # fmt: skip
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _axis(axis: Axis) -> dict[str, Any]:
-    return {"name": axis.name, "kind": axis.kind, "ticks": axis.ticks, "at": axis.at}

@@ -247,8 +247,10 @@ def test_the_sweeps_own_words_say_the_scale_of_a_search(folder):
     ([-1e299, 1e299], "linear", ["-1e+299", "-5e+298", "0", "5e+298", "1e+299"]),
     ([1e-3, 5.0, 1e4], "log", ["0.001", "0.01", "0.1", "1", "10", "100", "1000", "10000"]),
     ([5e-324, 1e299], "log", None),
-    ([3.0, 310.0], "log", ["10", "100"]),
+    ([3.0, 310.0], "log", ["5", "10", "20", "50", "100", "200"]),
+    ([0.04, 2.3], "linear", ["0.5", "1.0", "1.5", "2.0"]),
     ([None, 2.0, math.nan], "linear", ["2"]),
+    ([0.08602764], "linear", ["0.08603"]),
     ([], "linear", ["0"]),
 ])  # fmt: skip
 def test_ticks_are_round_few_and_told_apart(values, kind, labels):
@@ -260,6 +262,20 @@ def test_ticks_are_round_few_and_told_apart(values, kind, labels):
     assert len(set(found)) == len(found) <= 9
     assert all(0 <= at <= figures.FINE for at, _ in axis.ticks)
     assert [at is None for at in axis.at] == [value is None or math.isnan(value) for value in values]
+
+
+@pytest.mark.parametrize(("values", "kind", "both"), [
+    ([0.04, 0.1, None, 2.3], "log", True),
+    ([0.04, 0.1, 1.2], "linear", True),
+    ([0.0, 0.1, 2.3], "linear", False),
+    ([0.5, 0.5], "linear", False),
+    ([5e-324, 1e299], "log", True),
+])  # fmt: skip
+def test_what_is_measured_can_be_drawn_on_either_scale_where_it_is_above_zero(values, kind, both):
+    axis = figures.either("x", values)
+
+    assert (axis.kind, bool(axis.linear), axis.span > 0) == (kind, both, both)
+    assert ("span" in axis.plain()) == both
 
 
 def test_hydras_signs_are_no_part_of_a_settings_name():
