@@ -130,8 +130,9 @@ def _spread(jobs: Sequence[dict[str, Any]], results: dict[str, Any]) -> str:
     more = f"<details><summary>{len(rows) - SHOWN} more</summary><div class='wide'><table>{head}</tr>{''.join(rows[SHOWN:])}</table></div></details>"
     return f"""<section><h2>Spread over seeds</h2>
 <p>{escape(results["objective"])} of jobs that differ in nothing but their seed, best mean first. The interval is Student’s, of each
-group alone: the best of many groups looks better than it is.</p><div class="wide" tabindex="0" role="region" aria-label="Spread over seeds"><table class="spread">
-{head}<th>{least:.4g} to {most:.4g}</th></tr>{"".join(rows[:SHOWN])}</table></div>{more if len(rows) > SHOWN else ""}</section>"""
+group alone: the best of many groups looks better than it is. In the picture, a dot is a seed, the bar the interval, with an arrow’s
+head where it goes on past all values, the line the mean.</p><div class="wide" tabindex="0" role="region" aria-label="Spread over seeds"><table class="spread">
+{head}<th><div class="ends"><span>lowest {least:.4g}</span><span>highest {most:.4g}</span></div></th></tr>{"".join(rows[:SHOWN])}</table></div>{more if len(rows) > SHOWN else ""}</section>"""
 
 
 def _group(group: Group, same: set[str], strip: str) -> str:
@@ -145,16 +146,17 @@ def _group(group: Group, same: set[str], strip: str) -> str:
 
 
 def _strip(group: Group, least: float, most: float) -> str:
-    """A dot for each seed; the interval as a bar, cut off where it leaves the scale."""
+    """A dot for each seed; the interval as a bar, with an arrow's head where it leaves the scale."""
 
     def across(value: float) -> float:
-        share = (value - least) / ((most - least) or 1)
-        return round(6 + min(max(share, -0.03), 1.03) * 208, 1)
+        return round(10 + (value - least) / ((most - least) or 1) * 200, 1)
 
     marks = ""
     if group.mean is not None and group.low is not None and group.high is not None:
         low, mean, high = across(group.low), across(group.mean), across(group.high)
-        marks = f'<rect x="{low}" y="3" width="{max(1.0, high - low):.1f}" height="10"/><path d="M{mean} 1v14"/>'
+        left = "M9 3V0L0 8L9 16V13" if low < 0 else f"M{low} 3V13"
+        right = "H211V16L220 8L211 0V3z" if high > 220 else f"H{max(low + 1, high):.1f}V3z"
+        marks = f'<path class="bar" d="{left}{right}"/><path d="M{mean} 1v14"/>'
     marks += "".join(f'<circle cx="{across(value)}" cy="8" r="2.5"/>' for value in group.values)
     return f'<svg class="strip" viewBox="0 0 220 16" width="220" height="16" aria-hidden="true">{marks}</svg>'
 

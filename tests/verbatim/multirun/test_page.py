@@ -114,6 +114,16 @@ def test_the_spread_is_told_where_seeds_were_swept_and_nowhere_else(folder):
     assert "Spread over seeds" not in Read(page(one, folder)).words
 
 
+def test_an_interval_that_leaves_the_picture_has_an_arrows_head_there(folder):
+    values = {"wide": (0.0, 1.0), "left": (0.0, 0.05), "right": (0.95, 1.0), "none": (0.5, 0.51)}
+    jobs = [job(2 * i + s, f"a={name}", f"seed={s}", value=pair[s]) for i, (name, pair) in enumerate(values.items()) for s in (0, 1)]  # fmt: skip
+    text = page(of(jobs), folder)
+
+    heads = {name: [text.split(f"<code>a={name}</code></td>")[1].split("</tr>")[0].count(end) for end in ("L0 8L", "L220 8L")] for name in values}  # fmt: skip
+    assert heads == {"wide": [1, 1], "left": [1, 0], "right": [0, 1], "none": [0, 0]}
+    assert re.findall(r"<span>((?:low|high)est [^<]+)", text) == ["lowest 0", "highest 1"]
+
+
 def test_what_users_wrote_stays_text(folder):
     words = [f"data.note={HOSTILE}", "seed=0"]
     bad = job(1, f"data.note={HOSTILE}2", "seed=0", state="failed", reason=HOSTILE)
