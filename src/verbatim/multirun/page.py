@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,22 @@ def _head(
         f"<dt><code>{escape(axis.name)}</code></dt><dd>{_values(axis, columns[axis.name])}</dd>" for axis in axes
     )
     same = _words(figures.same(jobs))
-    when = " to ".join(escape(str(results[key])) for key in ("started", "finished") if results.get(key))
+    when = " to ".join(escape(str(time)) for time in (_began(results), results.get("finished")) if time)
     return f"""<h1>Multirun <small>{escape(results["sweep"])}</small></h1>
 <p class="command"><code>{escape(results["command"])}</code>{_copy(results["command"])}</p>
 <ul class="counts">{counts} {notes}</ul>
 <div class="head">{_best(results, jobs, ranked)}
 <section><h2>What was swept</h2><dl>{swept or "<dd>nothing: all jobs are the same</dd>"}</dl>
 {f"<p>The same in all: {same}</p>" if same else ""}<p class="small">{when}</p></section></div>"""
+
+
+def _began(results: dict[str, Any]) -> str:
+    """The first start, which the folder is named by: `started` is that of the process which wrote the results, and may have gone on."""
+    try:
+        first = datetime.strptime(results["sweep"].partition("-")[0], "%Y%m%dT%H%M%S%z")
+    except ValueError:  # renamed
+        return str(results.get("started") or "")
+    return f"{first:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _values(axis: Axis, column: list[str]) -> str:
@@ -201,7 +211,10 @@ def _table(
     for index in ranked:
         job = jobs[index]
         state = (
-            job["state"] + (", found" if job.get("found") else "") + (", other bits" if job.get("different") else "")
+            job["state"]
+            + (", found" if job.get("found") else "")
+            + (", went on" if job.get("went_on") else "")
+            + (", other bits" if job.get("different") else "")
         )
         numbers = [job.get("value"), *((job.get("metrics") or {}).get(name) for name in metrics)]
         cells = [_n(str(job["job"])), _n(_number(numbers[0])), *(_brief("td", column[index]) for column in columns.values()),

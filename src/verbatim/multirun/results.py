@@ -29,8 +29,8 @@ ELSEWHERE = tuple(f"{name}{mark}" for name in settings.ELSEWHERE for mark in ".=
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Job:
     """`state`: waiting, running, or how it ended: that of its run's record, `lost` where its process was killed, `refused` where its
-    recipe is not the one that was planned. `value` is the objective's. `found`: sealed before, and not run again. `different`: what a
-    run of the same recipe gave instead."""
+    recipe is not the one that was planned. `value` is the objective's. `found`: sealed before, and not run again. `went_on`: from a
+    checkpoint of an earlier start. `different`: what a run of the same recipe gave instead."""
 
     index: int
     words: list[str]
@@ -44,6 +44,7 @@ class Job:
     outcome: str = ""
     recipe: str = ""
     found: bool = False
+    went_on: bool = False
     different: str = ""
 
     def take(self, run: Made, root: Path, runs: Path, objective: str) -> None:
@@ -74,6 +75,7 @@ class Job:
             )
             return None
         self.take(Made.of(run), root, path.parent, objective)
+        self.went_on = bool(run.resumed)
         if run.state == "started":
             self.state, self.reason = (
                 ("lost", ended.lost) if ended.lost else ("failed", f"{ended.how} before its record was sealed")

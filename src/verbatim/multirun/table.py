@@ -34,6 +34,7 @@ class Table:
         self._began: dict[int, tuple[float, float]] = {}
         self._varied: list[list[str]] = []
         self._before = 0  # jobs that were done when this began
+        self._at_once = 0  # what was said of it
 
     def planning(self, jobs: int) -> None:
         if self.console.is_terminal and jobs % 100 == 0:
@@ -51,13 +52,19 @@ class Table:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
 
+    def starting(self, at_once: int) -> None:
+        """Where nothing is drawn, nothing more is said until a job ends, which may be hours."""
+        if not self._live and at_once > self._at_once:
+            self._at_once = at_once
+            self.say(f"up to {at_once:,} at a time; a line for each when it ends")
+
     def ended(self, job: results.Job) -> None:
         self._began.pop(job.index, None)
         value = "" if job.value is None else f"  {self._objective} {job.value:.6g}"
         if job.state == "sealed" and job.value is None:
             value = f"  no {self._objective}"
         mark = f"  ≠ {job.different}" if job.different else ""
-        text = f"{self._done()}/{len(self._all)}  {job.state}  {self._settings(job)}{value}  {job.folder}"
+        text = f"{self._done()}/{len(self._all)}  {job.state}  {self._settings(job)}{value}  {_run(job.folder, went_on=job.went_on)}"
         if job.state != "sealed":
             text += f"  {_line(job.reason)}"
         if not self._live or job.state != "sealed" or mark:
@@ -172,7 +179,7 @@ def jobs_table(jobs: list[dict[str, Any]], varied: dict[int, list[str]], objecti
     for job in jobs:
         grid.add_row(
             str(job["job"]), Text(_brief(varied[job["job"]])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
-            *([digest.short(job["outcome"])] if wide else []), Text(job["folder"] + (" (found)" if job["found"] else "")),
+            *([digest.short(job["outcome"])] if wide else []), Text(_run(job["folder"], found=job["found"], went_on=job["went_on"])),
         )  # fmt: skip
     return grid
 
@@ -194,6 +201,10 @@ def spread_table(groups: list[spread.Group], objective: str, same: Collection[st
 def _brief(words: Iterable[str]) -> str:
     """To be read; in a command that is to be copied every digit stays."""
     return " ".join(map(figures.brief, words))
+
+
+def _run(folder: str, *, found: bool = False, went_on: bool = False) -> str:
+    return folder + " (found)" * found + " (went on)" * went_on
 
 
 def _tail(text: str, room: int) -> str:

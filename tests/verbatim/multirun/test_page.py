@@ -94,6 +94,17 @@ def test_all_jobs_are_in_the_table_without_the_script_best_first(folder):
     assert [row[5] for row in rows[-2:]] == ["failed", "failed"]
 
 
+def test_a_multirun_that_went_on_is_dated_from_its_first_start(folder):
+    results = many(2) | {"started": "2026-11-25T08:00:00Z", "finished": "2026-11-25T09:00:00Z"}
+    results["jobs"][1]["went_on"] = True
+
+    read = Read(page(results, folder))
+
+    assert "2026-11-24T22:05:12Z to 2026-11-25T09:00:00Z" in read.words
+    assert [row[3] for row in read.rows if row[:1] in (["0"], ["1"])] == ["sealed", "sealed, went on"]
+    assert "2026-11-25T08:00:00Z to" in Read(page(results | {"sweep": "renamed"}, folder)).words
+
+
 def test_where_more_is_better_the_largest_is_best(folder):
     results = many() | {"goal": "maximize"}
     largest = max(job["value"] for job in results["jobs"] if job["value"] is not None)

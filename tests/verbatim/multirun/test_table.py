@@ -66,6 +66,32 @@ def test_jobs_that_failed_for_one_reason_are_told_together_whatever_the_step():
     assert lines[6] == "  3 more: the report has them all"
 
 
+def test_a_run_that_went_on_or_was_found_is_told_as_such():
+    jobs = [results.Job(index=i, words=[f"seed={i}"], state="sealed", value=0.5 + i, folder=f"runs/{i}") for i in range(3)]  # fmt: skip
+    jobs[1].went_on = jobs[2].found = True
+    table = lines_of(jobs)
+    table.ended(jobs[1])
+
+    assert table.console.file.getvalue().endswith("3/3  sealed  seed=1  validation_loss 1.5  runs/1 (went on)\n")
+    rows = [line.rstrip() for line in shown(200, [job.plain() for job in jobs]).splitlines()[1:4]]
+    assert [row[row.index("runs/") :] for row in rows] == ["runs/0", "runs/1 (went on)", "runs/2 (found)"]
+
+
+def test_without_a_terminal_it_is_told_once_how_many_run_at_once():
+    table = lines_of([results.Job(index=i, words=[f"seed={i}"]) for i in range(6)])
+    table.starting(2)
+    table.starting(2)  # the next batch of a search
+
+    assert table.console.file.getvalue().splitlines() == ["sweeps/one: 6 jobs", "up to 2 at a time; a line for each when it ends"]  # fmt: skip
+
+
+def lines_of(jobs):
+    table = Table(Path("sweeps/one"), "validation_loss", "minimize")
+    table.console = Console(file=io.StringIO(), width=200)
+    table.begin(jobs, jobs, 0, continued=False)
+    return table
+
+
 class Progress(Table):
     """On a terminal of so many columns: what is drawn."""
 
