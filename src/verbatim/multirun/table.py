@@ -56,7 +56,7 @@ class Table:
         """Where nothing is drawn, nothing more is said until a job ends, which may be hours."""
         if not self._live and at_once > self._at_once:
             self._at_once = at_once
-            self.say(f"up to {at_once:,} at a time; a line for each when it ends")
+            self.say(f"{'up to ' * (at_once > 1)}{at_once:,} at a time; a line for each when it ends")
 
     def ended(self, job: results.Job) -> None:
         self._began.pop(job.index, None)
