@@ -15,7 +15,14 @@ CHROMIUM = shutil.which("chromium")
 # The browser's own calls home stay at home: no name is resolved.
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
          "--disable-background-networking", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars")  # fmt: skip
-KEYS = {"Enter": ("\r", 13), "Escape": ("", 27), "ArrowRight": ("", 39), "ArrowDown": ("", 40), "Tab": ("", 9)}
+KEYS = {
+    "Enter": ("\r", 13),
+    " ": (" ", 32),
+    "Escape": ("", 27),
+    "ArrowRight": ("", 39),
+    "ArrowDown": ("", 40),
+    "Tab": ("", 9),
+}
 WAIT_S = 120
 
 

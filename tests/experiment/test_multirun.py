@@ -205,6 +205,8 @@ def killed_at_its_checkpoint(folder, *words):
     out = process.communicate()[0]
     assert process.returncode == 0, out
     assert "job 0 was lost (killed (SIGKILL)" in out
+    assert f"{victim.name} (went on)" in out
+    assert left(folder)["jobs"][0]["went_on"]
     run = record.read(victim)
     assert run.resumed[0]["ended"] == "killed"
     return run

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from verbatim.multirun.spread import finite
@@ -13,17 +13,29 @@ NUMBERS = 30_000  # of all curves and columns together: about 130 KiB
 FINE = 1000  # steps from the bottom of a picture to its top
 FEW = 8  # so many values all get a label of their own
 LONG = 8  # characters of a number beside an axis
+FAR = 1.5  # decades, from which on one bad run would leave the good ones no room on a linear scale
 ABSENT = "–"
+LOG, LINEAR = re.compile(r"\btag\(\s*log\b"), re.compile(r"\b(interval|range)\(")  # as Hydra writes what is to be tried
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """`at`: where each value lies, 0 to `FINE`, None for those that have none. `kind`: linear, log or category."""
+    """`at`: where each value lies, 0 to `FINE`, None for those that have none. `kind`: linear, log or category.
+
+    One that can be drawn either way has `at` and `ticks` of the logarithmic scale, `kind` as it is drawn at first, `linear`, the ticks
+    of the other, and `span`, the logarithm of highest by lowest: with that the browser places the values there."""
 
     name: str
     kind: str
     ticks: list[tuple[int, str]]
     at: list[int | None]
+    linear: list[tuple[int, str]] = field(default_factory=list)
+    span: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """Without what it has not, and without `at`."""
+        both = {"linear": self.linear, "span": round(self.span, 6)} if self.linear else {}
+        return {"name": self.name, "kind": self.kind, "ticks": self.ticks, **both}
 
 
 def settings(words: Sequence[str]) -> dict[str, str]:
@@ -45,14 +57,18 @@ def same(jobs: Sequence[dict[str, Any]]) -> list[str]:
     return [word for word in jobs[0]["overrides"] if all(word in job["overrides"] for job in jobs)] if jobs else []
 
 
-def axis_of_words(name: str, words: Sequence[str]) -> Axis:
-    """A scale where every word is a number, else one point for each: also for 0, 1e-5, 1e-3, that no scale tells apart."""
+def axis_of_words(name: str, words: Sequence[str], asked: str = "") -> Axis:
+    """A scale where every word is a number, else one point for each: also for 0, 1e-5, 1e-3, that no scale tells apart. `asked`: what
+    the multirun was told to try; an interval says what its scale is, whatever was drawn of it."""
     numbers = [_number(word) for word in words]
     sizes = sorted(abs(number) for number in set(numbers) if number)
-    if None not in numbers and not (0.0 in numbers and len(sizes) < FEW and _decades_apart(sizes)):
+    decades = 0.0 if LOG.search(asked) else math.inf if LINEAR.search(asked) else None
+    if None not in numbers and not (decades is None and 0.0 in numbers and len(sizes) < FEW and _decades_apart(sizes)):
         few = {number: brief(word) for number, word in zip(numbers, words, strict=True) if number is not None}
         whole = all(number is None or number.is_integer() for number in numbers)
-        return axis(name, numbers, few if len(few) <= FEW else None, decades=2 if whole else 1)
+        if decades is None:
+            decades = 2 if whole else 1
+        return axis(name, numbers, few if len(few) <= FEW else None, decades=decades)
     points = sorted(
         dict.fromkeys(words), key=lambda word: (_number(word) is None, _number(word) or 0.0, _natural(word))
     )
@@ -67,7 +83,7 @@ def axis(
     there = [value for value in values if finite(value) and value is not None]
     low, high = min(there, default=0.0), max(there, default=0.0)
     if high - low <= max(1e-12 * max(abs(low), abs(high)), 1e-300):
-        return Axis(name, "linear", [(FINE // 2, f"{low:g}")], [FINE // 2 if finite(v) else None for v in values])
+        return Axis(name, "linear", [(FINE // 2, f"{low:.4g}")], [FINE // 2 if finite(v) else None for v in values])
     log = low > 0 and _decades_apart([low, high], decades)
 
     def place(value: float) -> int:
@@ -80,14 +96,27 @@ def axis(
     return Axis(name, "log" if log else "linear", ticks, at)
 
 
+def either(name: str, values: Sequence[float | None]) -> Axis:
+    """Of what was measured: on a scale of the reader's choice where all values are above 0."""
+    log, linear = axis(name, values, decades=0), axis(name, values, decades=math.inf)
+    if log.kind != "log":
+        return linear
+    there = [value for value in values if finite(value) and value is not None]
+    low, high = min(there), max(there)
+    kind = "log" if _decades_apart([low, high], FAR) else "linear"
+    return replace(log, kind=kind, linear=linear.ticks, span=math.log(high) - math.log(low))
+
+
 def _decades_apart(positive: Sequence[float], decades: float = 2) -> bool:
     return len(positive) > 1 and math.log10(positive[-1]) - math.log10(positive[0]) > decades - 1e-9
 
 
 def brief(word: str) -> str:
-    """What a search drew has 17 digits; as a person would round it."""
-    number = _number(word) if len(word) > LONG else None
-    return word if number is None else f"{number:.4g}"
+    """What a search drew has 17 digits; as a person would round it, also where it is the value of a `name=value`. A whole number is
+    kept: of a seed every digit counts."""
+    name, equals, value = word.rpartition("=")
+    number = _number(value) if len(value) > LONG and not value.lstrip("+-").isdigit() else None
+    return word if number is None else f"{name}{equals}{number:.4g}"
 
 
 def _natural(word: str) -> list[str | int]:
@@ -118,9 +147,13 @@ def _steps(low: float, high: float) -> dict[float, str]:
 
 def _decades(low: float, high: float) -> dict[float, str]:
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    every = math.ceil((last - first + 1) / FEW)
+    every = max(1, math.ceil((last - first + 1) / FEW))
     powers: dict[float, str] = {min(max(10.0**i, low), high): f"{10.0**i:g}" for i in range(first, last + 1, every)}
-    return powers if len(powers) > 1 else {low: f"{low:.3g}", **powers, high: f"{high:.3g}"}
+    if len(powers) > 2:
+        return powers
+    between = [factor * 10.0**i for i in range(first - 1, last + 1) for factor in (1, 2, 5)]
+    marks = {mark: f"{mark:g}" for mark in between if low <= mark <= high} | powers
+    return marks if len(marks) > 2 else _steps(low, high)
 
 
 def curves(
@@ -152,8 +185,8 @@ def curves(
     x = _parted(across.at, lengths)
     metrics = []
     for name in names:
-        up = axis(name, [_value(row.get(name)) for job in rows for row in job])
-        metrics.append({"name": name, "kind": up.kind, "ticks": up.ticks, "lines": _parted(up.at, lengths)})
+        up = either(name, [_value(row.get(name)) for job in rows for row in job])
+        metrics.append(up.plain() | {"lines": _parted(up.at, lengths)})
     return {"jobs": drawn, "of": of, "every": every, "ticks": across.ticks,
             "x": x[:1] if all(one == x[0] for one in x) else x, "metrics": metrics}  # fmt: skip
 

@@ -126,6 +126,7 @@ class Launcher(Plugin):
 
     def _run(self, todo: list[results.Job]) -> None:
         self._engine = engine = self._engine or self._start_engine(todo)
+        self._table.starting(min(engine.room, len(todo)))
         waiting, running, tries = list(reversed(todo)), dict[int, results.Job](), dict[int, int]()
         write_s = time.monotonic() + WRITE_S
         try:

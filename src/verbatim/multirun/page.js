@@ -8,6 +8,7 @@
   for (const row of byId("jobs").tBodies[0].rows) rows[row.dataset.i] = row;
   const axes = data.axes;
   const objective = axes.length - 1;
+  const measured = axes[objective];
   const marks = rows.map(() => ({ learning: [], settings: [] })); // what shows each job, by picture
   const brushes = axes.map(() => null); // [low, high] on each axis
   const shown = rows.map(() => true);
@@ -97,6 +98,23 @@
     });
   }
 
+  // What can be drawn on either scale comes as it lies on the logarithmic one.
+  function scaled({ kind, ticks, linear, span }) {
+    if (!linear || kind === "log") return { ticks, place: (at) => at };
+    const least = Math.exp(-span); // lowest by highest
+    return { ticks: linear, place: (at) => (at === null ? null : Math.round((FINE * (Math.exp(span * (at / FINE - 1)) - least)) / (1 - least))) };
+  }
+
+  function switching(name, axis, draw) {
+    const box = byId(name);
+    box.parentNode.hidden = !axis.linear;
+    box.checked = axis.kind === "log";
+    box.onchange = () => {
+      axis.kind = box.checked ? "log" : "linear";
+      draw();
+    };
+  }
+
   // Of lines of points [x, y] (null where there is none), that which passes nearest above or below.
   function nearestLine(lines) {
     return (x, y) => {
@@ -131,25 +149,28 @@
     let last = -Infinity;
     return ticks.filter(([at]) => (at - last) * length >= room * FINE && ((last = at), true));
   };
+  const beside = (ticks) => 10 + 7 * Math.max(...ticks.map(([, text]) => text.length)); // the room that labels take
 
   function learning() {
     const box = byId("curves");
     const { jobs, x, ticks, metrics } = data.curves;
     const metric = metrics[byId("metric").selectedIndex];
-    const [width, height, left, right, top, bottom] = [box.clientWidth, 320, 58, 14, 10, 40];
+    const { ticks: heights, place } = scaled(metric);
+    switching("curves-log", metric, learning);
+    const [width, height, left, right, top, bottom] = [box.clientWidth, 320, Math.max(58, beside(heights)), 14, 10, 40];
     const across = (at) => left + (at / FINE) * (width - left - right);
     const up = (at) => top + (1 - at / FINE) * (height - top - bottom);
     for (const of of marks) of.learning = [];
     box.textContent = "";
     const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${metric.name} by epoch, a line for each job. The arrow keys go from job to job.` }, box);
-    for (const [at, text] of far(metric.ticks, 14, height - top - bottom)) {
+    for (const [at, text] of far(heights, 14, height - top - bottom)) {
       svg("path", { class: "grid", d: `M${left} ${up(at)}H${width - right}` }, picture);
       svg("text", { x: left - 6, y: up(at) + 4, "text-anchor": "end" }, picture, text);
     }
     for (const [at, text] of far(ticks, 30, width - left - right)) svg("text", { x: across(at), y: height - bottom + 16, "text-anchor": "middle" }, picture, text);
     svg("text", { class: "soft", x: width - right, y: height - 6, "text-anchor": "end" }, picture, "epoch");
     svg("text", { class: "soft", x: left, y: height - 6 }, picture, metric.name + (metric.kind === "log" ? ", logarithmic" : ""));
-    const lines = jobs.map((job, k) => [job, metric.lines[k].map((at, i) => (at === null ? null : [across((x[k] ?? x[0])[i]), up(at)]))]);
+    const lines = jobs.map((job, k) => [job, metric.lines[k].map((at, i) => (at === null ? null : [across((x[k] ?? x[0])[i]), up(place(at))]))]);
     const layer = svg("g", { class: "layer" }, picture);
     const colours = shades(jobs);
     for (let k = lines.length - 1; k >= 0; k--) line(layer, ...lines[k], colours[k], "learning"); // the best on top
@@ -212,6 +233,12 @@
     point(null);
   }
 
+  function rescale() {
+    const { ticks, place } = scaled(measured);
+    axes[objective] = { ...measured, ticks, at: measured.at.map(place) };
+    brushes[objective] = null;
+  }
+
   const only = (k, at) => brushes[k] !== null && brushes[k][0] === at && brushes[k][1] === at;
 
   function set(k, range) {
@@ -249,7 +276,7 @@
     axes.slice(0, -1).forEach((axis, k) => {
       const figure = html("figure", {}, box);
       html("figcaption", { textContent: axis.name + (axis.kind === "log" ? ", logarithmic" : "") }, figure);
-      const [width, height, left, right, top, bottom] = [figure.clientWidth, 170, 46, 12, 8, 24];
+      const [width, height, left, right, top, bottom] = [figure.clientWidth, 170, Math.max(46, beside(axes[objective].ticks)), 12, 8, 24];
       const across = (at) => left + (at / FINE) * (width - left - right);
       const up = (at) => top + (1 - at / FINE) * (height - top - bottom);
       const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${axis.name} and ${axes[objective].name}, a point for each job. The arrow keys go from job to job.` }, figure);
@@ -260,9 +287,9 @@
       const room = 8 + 6.5 * Math.max(...axis.ticks.map(([, text]) => Math.min(text.length, 9)));
       for (const [at, text] of far(axis.ticks, room, width - left - right)) svg("text", { class: "soft", x: across(at), y: height - 6, "text-anchor": at > 950 ? "end" : "middle" }, picture, short(text, 9));
       // Points of one category stand beside one another, always in the same way.
-      const beside = (job) => (axis.kind === "category" ? (((job * 37) % 21) - 10) * Math.min(1, (width - left - right) / axis.ticks.length / 30) : 0);
+      const aside = (job) => (axis.kind === "category" ? (((job * 37) % 21) - 10) * Math.min(1, (width - left - right) / axis.ticks.length / 30) : 0);
       const layer = svg("g", { class: "layer" }, picture);
-      const places = jobs.map((job) => [job, across(axis.at[job]) + beside(job), up(axes[objective].at[job])]);
+      const places = jobs.map((job) => [job, across(axis.at[job]) + aside(job), up(axes[objective].at[job])]);
       for (let i = places.length - 1; i >= 0; i--) {
         const [job, cx, cy] = places[i];
         marks[job].settings.push(svg("circle", { class: `dot ${colours[i]}`, cx: cx.toFixed(1), cy: cy.toFixed(1), r: 3 }, layer));
@@ -327,8 +354,9 @@
   }
   [...byId("jobs").tHead.rows[0].cells].forEach((th, column, all) => {
     if (th.classList.contains("needs-script")) return;
-    const button = html("button", { type: "button", textContent: th.textContent });
-    th.replaceChildren(button);
+    const button = html("button", { type: "button" });
+    button.append(...th.childNodes); // with the places where it may be broken
+    th.append(button);
     if (!th.hasAttribute("aria-sort")) th.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {
       const down = th.getAttribute("aria-sort") === "ascending";
@@ -368,6 +396,9 @@
     byId("metric").addEventListener("change", learning);
     byId("drawn").textContent = (of > jobs.length ? `the ${jobs.length} best of ${counted(of)}` : counted(of)) + (every > 1 ? `, one of ${every} epochs` : "");
   } else byId("learning").hidden = true;
+
+  rescale();
+  if (byId("settings-log")) switching("settings-log", measured, () => (rescale(), settings()));
 
   let width = 0;
   function draw() {

@@ -9,8 +9,10 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from urllib.parse import quote
 
 from verbatim.multirun import figures, spread
 from verbatim.multirun import results as run_results
+from verbatim.multirun.figures import Axis
 from verbatim.multirun.spread import Group, finite
 
 SHADES = 12  # of a line's colour, the best first: `.k0` … in page.css
@@ -26,26 +29,27 @@ LONG = 600  # characters of a reason
 
 
 def page(
-    results: dict[str, Any], folder: Path, root: Path, epochs: Callable[[dict[str, Any]], list[dict[str, Any]]]
-) -> str:
+    results: dict[str, Any], folder: Path, root: Path, epochs: Callable[[dict[str, Any]], list[dict[str, Any]]], asked: Sequence[str] = (),
+) -> str:  # fmt: skip
     """`results`: as results.json has them. `folder`: where the page will lie. `root`: what the runs' own folders are relative to.
-    `epochs`: the rows of a job's learning curve."""
+    `epochs`: the rows of a job's learning curve. `asked`: what was to be tried, as `optimizer.lr=tag(log,interval(1e-4,1e-1))`."""
     jobs: list[dict[str, Any]] = results["jobs"]
     sign = -1 if results["goal"] == "maximize" else 1
     ranked = sorted(range(len(jobs)), key=lambda i: sign * jobs[i]["value"] if finite(jobs[i].get("value")) else 1e301)
-    columns = figures.swept(jobs)
+    columns, words = figures.swept(jobs), figures.settings(asked)
+    axes = [figures.axis_of_words(name, column, words.get(name, "")) for name, column in columns.items()]
     style, script = _file("page.css"), _file("page.js")
     policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     made = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
 <title>Multirun {escape(results["sweep"])}</title><style>{style}</style></head>
-<body><main>{_head(results, jobs, ranked, columns)}
+<body><main>{_head(results, jobs, ranked, columns, axes)}
 {_failures(jobs)}
 {_spread(jobs, results)}
 {_plots(results, columns)}
 {_table(results, jobs, ranked, columns, folder, root)}
-</main><p id="readout" role="status"></p><script type="application/json" id="data">{_data(results, jobs, ranked, columns, epochs)}</script>
+</main><p id="readout" role="status"></p><script type="application/json" id="data">{_data(results, jobs, ranked, axes, epochs)}</script>
 <script>{script}</script></body></html>
 """
     return made.encode("utf-8", "replace").decode()  # a path's undecodable bytes can't be written
@@ -61,16 +65,19 @@ def _hash(text: str) -> str:
 
 
 def _head(
-    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], columns: dict[str, list[str]]
-) -> str:
+    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int],
+    columns: dict[str, list[str]], axes: Sequence[Axis],
+) -> str:  # fmt: skip
     states = Counter(job["state"] for job in jobs)
     counts = " ".join(f"<li class='{_class(s)}'><b>{n}</b> {escape(s)}</li>" for s, n in states.most_common())
     found, other = sum(bool(job.get("found")) for job in jobs), [job for job in jobs if job.get("different")]
     notes = f"<li><b>{found}</b> had been sealed before</li>" if found else ""
     notes += f"<li class='bad'><b>{len(other)}</b> gave other bits than before</li>" if other else ""
-    swept = "".join(f"<dt><code>{escape(name)}</code></dt><dd>{_values(name, c)}</dd>" for name, c in columns.items())
-    same = " ".join(f"<code>{escape(word)}</code>" for word in figures.same(jobs))
-    when = " to ".join(escape(str(results[key])) for key in ("started", "finished") if results.get(key))
+    swept = "".join(
+        f"<dt><code>{escape(axis.name)}</code></dt><dd>{_values(axis, columns[axis.name])}</dd>" for axis in axes
+    )
+    same = _words(figures.same(jobs))
+    when = " to ".join(escape(str(time)) for time in (_began(results), results.get("finished")) if time)
     return f"""<h1>Multirun <small>{escape(results["sweep"])}</small></h1>
 <p class="command"><code>{escape(results["command"])}</code>{_copy(results["command"])}</p>
 <ul class="counts">{counts} {notes}</ul>
@@ -79,8 +86,16 @@ def _head(
 {f"<p>The same in all: {same}</p>" if same else ""}<p class="small">{when}</p></section></div>"""
 
 
-def _values(name: str, column: list[str]) -> str:
-    axis = figures.axis_of_words(name, column)
+def _began(results: dict[str, Any]) -> str:
+    """The first start, which the folder is named by: `started` is that of the process which wrote the results, and may have gone on."""
+    try:
+        first = datetime.strptime(results["sweep"].partition("-")[0], "%Y%m%dT%H%M%S%z")
+    except ValueError:  # renamed
+        return str(results.get("started") or "")
+    return f"{first:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _values(axis: Axis, column: list[str]) -> str:
     different = dict(sorted(dict(zip(column, axis.at, strict=True)).items(), key=lambda item: item[1] or 0))
     if len(different) > 2 * figures.FEW and axis.kind != "category":
         ends = (figures.brief(word) for word in (next(iter(different)), next(reversed(different))))
@@ -94,7 +109,7 @@ def _best(results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Seque
     best = jobs[ranked[0]] if ranked and finite(jobs[ranked[0]].get("value")) else None
     if not best:
         return f"<section class='best'><h2>Best run</h2><p>None yet has a value of {goal}.</p></section>"
-    words = " ".join(f"<code>{escape(word)}</code>" for word in best["overrides"])
+    words = _words(best["overrides"])
     again = f"<p><code>{escape(best['again'])}</code>{_copy(best['again'])}</p>" if best.get("again") else ""
     return f"""<section class="best"><h2>Best run</h2><p class="value">{best["value"]:.6g}</p>
 <p class="small">{goal}</p><p>Job {best["job"]}: {words}</p>{again}</section>"""
@@ -125,12 +140,13 @@ def _spread(jobs: Sequence[dict[str, Any]], results: dict[str, Any]) -> str:
     more = f"<details><summary>{len(rows) - SHOWN} more</summary><div class='wide'><table>{head}</tr>{''.join(rows[SHOWN:])}</table></div></details>"
     return f"""<section><h2>Spread over seeds</h2>
 <p>{escape(results["objective"])} of jobs that differ in nothing but their seed, best mean first. The interval is Student’s, of each
-group alone: the best of many groups looks better than it is.</p><div class="wide" tabindex="0" role="region" aria-label="Spread over seeds"><table class="spread">
-{head}<th>{least:.4g} to {most:.4g}</th></tr>{"".join(rows[:SHOWN])}</table></div>{more if len(rows) > SHOWN else ""}</section>"""
+group alone: the best of many groups looks better than it is. In the picture, a dot is a seed, the bar the interval, with an arrow’s
+head where it goes on past all values, the line the mean.</p><div class="wide" tabindex="0" role="region" aria-label="Spread over seeds"><table class="spread">
+{head}<th><div class="ends"><span>lowest {least:.4g}</span><span>highest {most:.4g}</span></div></th></tr>{"".join(rows[:SHOWN])}</table></div>{more if len(rows) > SHOWN else ""}</section>"""
 
 
 def _group(group: Group, same: set[str], strip: str) -> str:
-    words = " ".join(f"<code>{escape(word)}</code>" for word in group.words if word not in same)
+    words = _words(word for word in group.words if word not in same)
     n = f"{len(group.values)}{f' of {len(group.values) + group.without}' if group.without else ''}"
     mean = "" if group.mean is None else f"{group.mean:.5g}"
     interval = "" if group.low is None or group.high is None else f"{group.low:.5g} to {group.high:.5g}"
@@ -140,16 +156,17 @@ def _group(group: Group, same: set[str], strip: str) -> str:
 
 
 def _strip(group: Group, least: float, most: float) -> str:
-    """A dot for each seed; the interval as a bar, cut off where it leaves the scale."""
+    """A dot for each seed; the interval as a bar, with an arrow's head where it leaves the scale."""
 
     def across(value: float) -> float:
-        share = (value - least) / ((most - least) or 1)
-        return round(6 + min(max(share, -0.03), 1.03) * 208, 1)
+        return round(10 + (value - least) / ((most - least) or 1) * 200, 1)
 
     marks = ""
     if group.mean is not None and group.low is not None and group.high is not None:
         low, mean, high = across(group.low), across(group.mean), across(group.high)
-        marks = f'<rect x="{low}" y="3" width="{max(1.0, high - low):.1f}" height="10"/><path d="M{mean} 1v14"/>'
+        left = "M9 3V0L0 8L9 16V13" if low < 0 else f"M{low} 3V13"
+        right = "H211V16L220 8L211 0V3z" if high > 220 else f"H{max(low + 1, high):.1f}V3z"
+        marks = f'<path class="bar" d="{left}{right}"/><path d="M{mean} 1v14"/>'
     marks += "".join(f'<circle cx="{across(value)}" cy="8" r="2.5"/>' for value in group.values)
     return f'<svg class="strip" viewBox="0 0 220 16" width="220" height="16" aria-hidden="true">{marks}</svg>'
 
@@ -157,10 +174,12 @@ def _strip(group: Group, least: float, most: float) -> str:
 def _plots(results: dict[str, Any], columns: dict[str, list[str]]) -> str:
     objective = escape(results["objective"])
     settings = f"""<section class="needs-script"><h2>Settings and {objective}</h2>
-<p class="small">A line is a job. Click a value, or drag along an axis, to see only its jobs; the table follows.</p>
+<p class="small">A line is a job. Click a value, or drag along an axis, to see only its jobs; the table follows.</p>{_switch("settings-log", f"{objective} on a log scale")}
 <div class="wide"><div class="plot" id="parallel"></div></div><div id="slices"></div></section>"""
     return f"""<section class="needs-script" id="learning"><h2>Learning curves</h2>
-<div class="legend"><label class="filters">Metric <select id="metric"></select></label><span class="small" id="drawn"></span>
+<div class="legend"><label class="filters">Metric <select id="metric"></select></label>{
+        _switch("curves-log", "log scale")
+    }<span class="small" id="drawn"></span>
 <span class="small ramp">best <svg id="legend" viewBox="0 0 {
         SHADES
     } 1" width="144" height="12" preserveAspectRatio="none" aria-hidden="true">{
@@ -168,6 +187,10 @@ def _plots(results: dict[str, Any], columns: dict[str, list[str]]) -> str:
     }</svg> last of these, by {objective}</span></div>
 <div class="plot" id="curves"></div></section>
 {settings if columns else ""}"""
+
+
+def _switch(name: str, text: str) -> str:
+    return f'<label class="filters small"><input type="checkbox" id="{name}">{text}</label>'
 
 
 def _table(
@@ -179,7 +202,7 @@ def _table(
     order = "descending" if results["goal"] == "maximize" else "ascending"
     numeric, commands = {"job", results["objective"], *metrics, "seconds"} - {*columns}, 5 + len(columns)
     head = "".join(
-        f"<th{' class=n' * (name in numeric)}{f' aria-sort={order}' * (i == 1)}>{escape(name)}</th>"
+        f"<th{' class=n' * (name in numeric)}{f' aria-sort={order}' * (i == 1)}>{_breakable(name)}</th>"
         if i != commands
         else '<th class="needs-script">command</th>'
         for i, name in enumerate(names)
@@ -188,10 +211,13 @@ def _table(
     for index in ranked:
         job = jobs[index]
         state = (
-            job["state"] + (", found" if job.get("found") else "") + (", other bits" if job.get("different") else "")
+            job["state"]
+            + (", found" if job.get("found") else "")
+            + (", went on" if job.get("went_on") else "")
+            + (", other bits" if job.get("different") else "")
         )
         numbers = [job.get("value"), *((job.get("metrics") or {}).get(name) for name in metrics)]
-        cells = [_n(str(job["job"])), _n(_number(numbers[0])), *(_word(column[index]) for column in columns.values()),
+        cells = [_n(str(job["job"])), _n(_number(numbers[0])), *(_brief("td", column[index]) for column in columns.values()),
                  f"<td class={_class(state)}>{escape(state)}</td>", _n(_number(job.get("wall_s"), 3)),
                  f"<td>{_links(job, folder, root)}</td>", _copy_cell(job), *(_n(_number(value)) for value in numbers[1:])]  # fmt: skip
         rows.append(f"<tr data-i={index}>{''.join(cells)}</tr>\n")
@@ -203,14 +229,24 @@ placeholder="words, name=value, name&lt;=number" autocomplete="off" spellcheck="
 <tbody>{"".join(rows)}</tbody></table></div></section>"""
 
 
+def _breakable(name: str) -> str:
+    """After its dots and underscores."""
+    return re.sub(r"(?<=[._])(?=\w)", "<wbr>", escape(name))
+
+
 def _n(text: str) -> str:
     return f"<td class=n>{escape(text)}</td>"
 
 
-def _word(text: str) -> str:
-    if (short := figures.brief(text)) != text:
-        return f'<td title="{escape(text)}">{escape(short)}</td>'
-    return f"<td>{escape(text)}</td>"
+def _brief(tag: str, text: str) -> str:
+    """What was shortened can be read in full."""
+    short = figures.brief(text)
+    whole = f' title="{escape(text)}"' if short != text else ""
+    return f"<{tag}{whole}>{escape(short)}</{tag}>"
+
+
+def _words(words: Iterable[str]) -> str:
+    return " ".join(_brief("code", word) for word in words)
 
 
 def _number(value: Any, digits: int = 6) -> str:
@@ -242,16 +278,11 @@ def _copy_cell(job: dict[str, Any]) -> str:
 
 
 def _data(
-    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], columns: dict[str, list[str]],
+    results: dict[str, Any], jobs: Sequence[dict[str, Any]], ranked: Sequence[int], axes: Sequence[Axis],
     epochs: Callable[[dict[str, Any]], list[dict[str, Any]]],
 ) -> str:  # fmt: skip
-    axes = [figures.axis_of_words(name, words) for name, words in columns.items()]
-    objective = figures.axis(results["objective"], [job.get("value") for job in jobs])
-    data = {"axes": [_axis(axis) for axis in (*axes, objective)], "valued": [i for i in ranked if finite(jobs[i].get("value"))],
+    objective = figures.either(results["objective"], [job.get("value") for job in jobs])
+    data = {"axes": [axis.plain() | {"at": axis.at} for axis in (*axes, objective)], "valued": [i for i in ranked if finite(jobs[i].get("value"))],
             "curves": figures.curves(jobs, ranked, results["objective"], epochs)}  # fmt: skip
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _axis(axis: figures.Axis) -> dict[str, Any]:
-    return {"name": axis.name, "kind": axis.kind, "ticks": axis.ticks, "at": axis.at}

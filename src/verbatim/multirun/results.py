@@ -30,8 +30,8 @@ ELSEWHERE = tuple(f"{name}{mark}" for name in settings.ELSEWHERE for mark in ".=
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Job:
     """`state`: waiting, running, or how it ended: that of its run's record, `lost` where its process was killed, `refused` where its
-    recipe is not the one that was planned. `value` is the objective's. `found`: sealed before, and not run again. `different`: what a
-    run of the same recipe gave instead."""
+    recipe is not the one that was planned. `value` is the objective's. `found`: sealed before, and not run again. `went_on`: from a
+    checkpoint of an earlier start. `different`: what a run of the same recipe gave instead."""
 
     index: int
     words: list[str]
@@ -45,6 +45,7 @@ class Job:
     outcome: str = ""
     recipe: str = ""
     found: bool = False
+    went_on: bool = False
     different: str = ""
 
     def take(self, run: Made, root: Path, runs: Path, objective: str) -> None:
@@ -75,6 +76,7 @@ class Job:
             )
             return None
         self.take(Made.of(run), root, path.parent, objective)
+        self.went_on = bool(run.resumed)
         if run.state == "started":
             self.state, self.reason = (
                 ("lost", ended.lost) if ended.lost else ("failed", f"{ended.how} before its record was sealed")
@@ -170,7 +172,9 @@ def _command(task: str, words: list[str]) -> str:
 def write_report(folder: Path, results: dict[str, Any], root: Path) -> None:
     from verbatim.multirun import page
 
-    made = page.page(results, folder, root, lambda job: epochs(root / job["folder"]) if job["folder"] else [])
+    # With the words of a file of configs/sweep/, which the command does not show.
+    asked = (sweep_folder.read(folder / sweep_folder.IDENTITY) or {}).get("command") or []
+    made = page.page(results, folder, root, lambda job: epochs(root / job["folder"]) if job["folder"] else [], asked)
     record.write_atomically(folder / sweep_folder.REPORT, made.encode())
 
 

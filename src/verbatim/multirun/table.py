@@ -4,7 +4,7 @@ Redrawn by the loop that follows the jobs: a drawing thread would be in the way 
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from verbatim import digest, folders, trace
-from verbatim.multirun import results, spread
+from verbatim.multirun import figures, results, spread
 from verbatim.multirun.folder import REPORT, Folder
 from verbatim.progress import console
 
@@ -34,6 +34,7 @@ class Table:
         self._began: dict[int, tuple[float, float]] = {}
         self._varied: list[list[str]] = []
         self._before = 0  # jobs that were done when this began
+        self._at_once = 0  # what was said of it
 
     def planning(self, jobs: int) -> None:
         if self.console.is_terminal and jobs % 100 == 0:
@@ -51,13 +52,19 @@ class Table:
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
 
+    def starting(self, at_once: int) -> None:
+        """Where nothing is drawn, nothing more is said until a job ends, which may be hours."""
+        if not self._live and at_once > self._at_once:
+            self._at_once = at_once
+            self.say(f"{'up to ' * (at_once > 1)}{at_once:,} at a time; a line for each when it ends")
+
     def ended(self, job: results.Job) -> None:
         self._began.pop(job.index, None)
         value = "" if job.value is None else f"  {self._objective} {job.value:.6g}"
         if job.state == "sealed" and job.value is None:
             value = f"  no {self._objective}"
         mark = f"  ≠ {job.different}" if job.different else ""
-        text = f"{self._done()}/{len(self._all)}  {job.state}  {self._settings(job)}{value}  {job.folder}"
+        text = f"{self._done()}/{len(self._all)}  {job.state}  {self._settings(job)}{value}  {_run(job.folder, went_on=job.went_on)}"
         if job.state != "sealed":
             text += f"  {_line(job.reason)}"
         if not self._live or job.state != "sealed" or mark:
@@ -104,7 +111,7 @@ class Table:
         """Those in which it differs from the others, once these are known."""
         if len(self._varied) != len(self._all):
             self._varied = results.varied([{"overrides": job.shown()} for job in self._all])
-        return " ".join(self._varied[job.index])
+        return _brief(self._varied[job.index])
 
     def stop(self) -> None:
         if self._live:
@@ -133,7 +140,7 @@ class Table:
         self._wrong(jobs, stopped=stopped)
         rows = {}
         if best:
-            rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {' '.join(varied[best[0]['job']])}"
+            rows["best"] = f"{best[0]['value']:.6g}  {best[0]['folder']}  {_brief(varied[best[0]['job']])}"
         rows["report"] = folders.show(self._at / REPORT)
         if best:
             rows["again"] = best[0]["again"]
@@ -171,8 +178,8 @@ def jobs_table(jobs: list[dict[str, Any]], varied: dict[int, list[str]], objecti
         )  # fmt: skip
     for job in jobs:
         grid.add_row(
-            str(job["job"]), Text(" ".join(varied[job["job"]])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
-            *([digest.short(job["outcome"])] if wide else []), Text(job["folder"] + (" (found)" if job["found"] else "")),
+            str(job["job"]), Text(_brief(varied[job["job"]])), f"{job['value']:.6g}", f"{job['wall_s']:.1f} s",
+            *([digest.short(job["outcome"])] if wide else []), Text(_run(job["folder"], found=job["found"], went_on=job["went_on"])),
         )  # fmt: skip
     return grid
 
@@ -186,9 +193,18 @@ def spread_table(groups: list[spread.Group], objective: str, same: Collection[st
         mean, sd, low, high = (
             f"{x:.4g}" if x is not None else "" for x in (group.mean, group.sd, group.low, group.high)
         )
-        words = " ".join(word for word in group.words if word not in same)
+        words = _brief(word for word in group.words if word not in same)
         grid.add_row(Text(words or "–"), str(len(group.values)), mean, sd, f"{low} … {high}")
     return grid
+
+
+def _brief(words: Iterable[str]) -> str:
+    """To be read; in a command that is to be copied every digit stays."""
+    return " ".join(map(figures.brief, words))
+
+
+def _run(folder: str, *, found: bool = False, went_on: bool = False) -> str:
+    return folder + " (found)" * found + " (went on)" * went_on
 
 
 def _tail(text: str, room: int) -> str:

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 import pytest
 
 from multirun_results import job, many, of, page
-from verbatim.multirun import figures
+from verbatim.multirun import figures, results
 
 HOSTILE = """<!--<script>alert(1)</script ></script>"'&amp;</table>${x}`日本 ☃"""
-VOID = ("meta", "input", "rect", "circle", "path")
+VOID = ("meta", "input", "rect", "circle", "path", "wbr")
 
 
 class Read(HTMLParser):
@@ -94,6 +94,17 @@ def test_all_jobs_are_in_the_table_without_the_script_best_first(folder):
     assert [row[5] for row in rows[-2:]] == ["failed", "failed"]
 
 
+def test_a_multirun_that_went_on_is_dated_from_its_first_start(folder):
+    results = many(2) | {"started": "2026-11-25T08:00:00Z", "finished": "2026-11-25T09:00:00Z"}
+    results["jobs"][1]["went_on"] = True
+
+    read = Read(page(results, folder))
+
+    assert "2026-11-24T22:05:12Z to 2026-11-25T09:00:00Z" in read.words
+    assert [row[3] for row in read.rows if row[:1] in (["0"], ["1"])] == ["sealed", "sealed, went on"]
+    assert "2026-11-25T08:00:00Z to" in Read(page(results | {"sweep": "renamed"}, folder)).words
+
+
 def test_where_more_is_better_the_largest_is_best(folder):
     results = many() | {"goal": "maximize"}
     largest = max(job["value"] for job in results["jobs"] if job["value"] is not None)
@@ -112,6 +123,16 @@ def test_the_spread_is_told_where_seeds_were_swept_and_nowhere_else(folder):
     assert "2 of 3" in [row[1] for row in read.rows]
     one = of([job(i, f"optimizer.lr={rate}", value=0.5) for i, rate in enumerate(("1", "2"))])
     assert "Spread over seeds" not in Read(page(one, folder)).words
+
+
+def test_an_interval_that_leaves_the_picture_has_an_arrows_head_there(folder):
+    values = {"wide": (0.0, 1.0), "left": (0.0, 0.05), "right": (0.95, 1.0), "none": (0.5, 0.51)}
+    jobs = [job(2 * i + s, f"a={name}", f"seed={s}", value=pair[s]) for i, (name, pair) in enumerate(values.items()) for s in (0, 1)]  # fmt: skip
+    text = page(of(jobs), folder)
+
+    heads = {name: [text.split(f"<code>a={name}</code></td>")[1].split("</tr>")[0].count(end) for end in ("L0 8L", "L220 8L")] for name in values}  # fmt: skip
+    assert heads == {"wide": [1, 1], "left": [1, 0], "right": [0, 1], "none": [0, 0]}
+    assert re.findall(r"<span>((?:low|high)est [^<]+)", text) == ["lowest 0", "highest 1"]
 
 
 def test_what_users_wrote_stays_text(folder):
@@ -213,6 +234,33 @@ def test_an_axis_has_the_scale_of_its_values(words, kind, at, labels):
     assert (axis.kind, axis.at, [text for _, text in axis.ticks]) == (kind, at, labels)
 
 
+@pytest.mark.parametrize(("asked", "words", "kind"), [
+    ("interval(0.0,0.5)", ["0.0039", "0.41"], "linear"),
+    ("tag(log,interval(1e-2,1e-1))", ["0.02", "0.03"], "log"),
+    ("tag( log, int(interval(1, 8)))", ["2", "8"], "log"),
+    ("range(1,1000)", ["1", "999"], "linear"),
+    ("interval(0.0,1)", ["0.0", "1e-5", "1e-2"], "linear"),
+    ("1e-4,1e-2", ["1e-4", "1e-2"], "log"),
+    ("tag(log,interval(1e-2,1e-1))", ["0.02", "none"], "category"),
+])  # fmt: skip
+def test_what_was_asked_for_says_the_scale(folder, asked, words, kind):
+    assert figures.axis_of_words("x", words, asked).kind == kind
+
+
+def test_the_sweeps_own_words_say_the_scale_of_a_search(folder):
+    jobs = [job(i, f"model.dropout={rate}", value=0.5 + i) for i, rate in enumerate(("0.004", "0.41"))]
+    for one in jobs:
+        one["folder"] = ""
+
+    def kind():
+        results.write_report(folder, of(jobs), folder)
+        return Read((folder / "report.html").read_text()).data["axes"][0]["kind"]
+
+    assert kind() == "log"  # nobody said
+    (folder / "sweep.json").write_text('{"command": ["-m", "experiment.train", "+model.dropout=interval(0.0,0.5)"]}')
+    assert kind() == "linear"
+
+
 @pytest.mark.parametrize(("values", "kind", "labels"), [
     ([0.0, 100.0], "linear", ["0", "20", "40", "60", "80", "100"]),
     ([0.5, 0.5000001], "linear", ["0.5", "0.50000002", "0.50000004", "0.50000006", "0.50000008"]),
@@ -220,8 +268,10 @@ def test_an_axis_has_the_scale_of_its_values(words, kind, at, labels):
     ([-1e299, 1e299], "linear", ["-1e+299", "-5e+298", "0", "5e+298", "1e+299"]),
     ([1e-3, 5.0, 1e4], "log", ["0.001", "0.01", "0.1", "1", "10", "100", "1000", "10000"]),
     ([5e-324, 1e299], "log", None),
-    ([3.0, 310.0], "log", ["10", "100"]),
+    ([3.0, 310.0], "log", ["5", "10", "20", "50", "100", "200"]),
+    ([0.04, 2.3], "linear", ["0.5", "1.0", "1.5", "2.0"]),
     ([None, 2.0, math.nan], "linear", ["2"]),
+    ([0.08602764], "linear", ["0.08603"]),
     ([], "linear", ["0"]),
 ])  # fmt: skip
 def test_ticks_are_round_few_and_told_apart(values, kind, labels):
@@ -235,8 +285,47 @@ def test_ticks_are_round_few_and_told_apart(values, kind, labels):
     assert [at is None for at in axis.at] == [value is None or math.isnan(value) for value in values]
 
 
+@pytest.mark.parametrize(("values", "kind", "both"), [
+    ([0.04, 0.1, None, 2.3], "log", True),
+    ([0.04, 0.1, 1.2], "linear", True),
+    ([0.0, 0.1, 2.3], "linear", False),
+    ([0.5, 0.5], "linear", False),
+    ([5e-324, 1e299], "log", True),
+])  # fmt: skip
+def test_what_is_measured_can_be_drawn_on_either_scale_where_it_is_above_zero(values, kind, both):
+    axis = figures.either("x", values)
+
+    assert (axis.kind, bool(axis.linear), axis.span > 0) == (kind, both, both)
+    assert ("span" in axis.plain()) == both
+
+
 def test_hydras_signs_are_no_part_of_a_settings_name():
     assert figures.settings(["+a.b=1", "++c=x=y", "~d", "a.b=2"]) == {"a.b": "2", "c": "x=y", "~d": "yes"}
+
+
+@pytest.mark.parametrize(("word", "short"), [
+    ("0.018120010723341365", "0.01812"),
+    ("+optimizer.lr=0.018120010723341365", "+optimizer.lr=0.01812"),
+    ("optimizer.lr=1e-2", "optimizer.lr=1e-2"),
+    ("model.dropout=0.125", "model.dropout=0.125"),
+    ("seed=12345678901", "seed=12345678901"),
+    ("model.hidden=[256,256,128]", "model.hidden=[256,256,128]"),
+    ("~tracker", "~tracker"),
+])  # fmt: skip
+def test_only_long_fractions_are_rounded(word, short):
+    assert figures.brief(word) == short
+
+
+def test_what_was_searched_is_rounded_to_be_read_and_whole_to_be_copied(folder):
+    word = "optimizer.lr=0.018120010723341365"
+    text = page(of([job(0, word, "seed=0", value=0.5), job(1, "optimizer.lr=0.02", "seed=0", value=0.75)]), folder)
+    read = Read(text)
+
+    assert "Job 0: optimizer.lr=0.01812 seed=0" in read.words
+    assert "0.018120010723341365" not in read.words
+    assert f'<code title="{word}">' in text
+    one = of([job(0, word, state="failed", reason="no")])
+    assert f"nox -s train -- {word}" in Read(page(one, folder)).words
 
 
 def test_unescaped_text_would_be_noticed(folder):

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 import devtools
-from multirun_results import many, page
+from multirun_results import job, many, of, page
 
 pytestmark = pytest.mark.skipif(devtools.CHROMIUM is None, reason="no chromium on the PATH")
 
@@ -97,6 +97,20 @@ def test_every_job_is_drawn_within_the_page(show, tmp_path, width, dark):
     assert struct.unpack(">II", content[16:24]) == (width, 900)
 
 
+@pytest.mark.parametrize("width", [1280, 500])
+def test_a_head_is_broken_after_dots_and_underscores_and_within_no_word(show, width):
+    results = many()
+    for at, one in enumerate(results["jobs"]):
+        one["overrides"].append(f"model.attention.dropout_rate={at}")
+
+    tab = show(results, width)
+
+    lines = tab.run("""[...document.querySelectorAll("#jobs th button")].map((head) => [...head.childNodes].filter((node) => node.data).map(
+        (node) => { const range = document.createRange(); range.selectNode(node); return [node.data, range.getClientRects().length] }))""")
+    assert ["model.", "attention.", "dropout_", "rate"] in [[text for text, _ in head] for head in lines]
+    assert {count for head in lines for _, count in head} == {1}
+
+
 def test_a_click_on_a_head_sorts_and_another_turns_it_round(show):
     tab = show(many())
     assert column(tab, "validation_loss")[0] == "0.1"  # the best first
@@ -176,6 +190,47 @@ def test_the_chosen_metric_is_drawn(show):
 
     assert tab.run("document.querySelector('#curves svg').ariaLabel").startswith("train_loss by epoch")
     assert tab.run("document.querySelector('#curves .curve').getAttribute('d')") != first
+
+
+def heights(tab, selector):
+    """Of the points in a picture, how far each lies below the highest, by the room that all take."""
+    at = tab.run(f"""[...document.querySelectorAll({json.dumps(selector)})].map((dot) => +dot.getAttribute("cy"))""")
+    return sorted(round((y - min(at)) / (max(at) - min(at)), 2) for y in at)
+
+
+def test_a_switch_draws_on_the_other_scale(show):
+    results = of([job(i, f"optimizer.lr={i + 1}", value=value) for i, value in enumerate((0.01, 0.1, 1.0))])
+    tab = show(results)
+    switches = "['curves-log', 'settings-log'].map((id) => document.getElementById(id).checked)"
+    assert tab.run(switches) == [True, True]  # one bad run would leave the good ones no room
+    assert heights(tab, "#slices .dot") == [0, 0.5, 1]
+    curve = tab.run("document.querySelector('#curves .curve').getAttribute('d')")
+
+    tab.run("document.getElementById('settings-log').focus()")
+    tab.press(" ")
+    assert tab.run(switches) == [True, False]
+    assert heights(tab, "#slices .dot") == [0, round(0.9 / 0.99, 2), 1]
+    assert tab.run("document.querySelector('#curves .curve').getAttribute('d')") == curve
+    tab.click("#curves-log")
+
+    assert tab.run(switches) == [False, False]
+    assert tab.run("document.querySelector('#curves .curve').getAttribute('d')") != curve
+
+
+def test_there_is_no_switch_where_a_value_has_no_logarithm(show):
+    tab = show(of([job(i, f"optimizer.lr={i + 1}", value=value) for i, value in enumerate((0.0, 0.1, 1.0))]))
+
+    assert not tab.run("document.getElementById('settings-log').checkVisibility()")
+    assert tab.run("document.getElementById('curves-log').checkVisibility()")  # these begin above 0
+
+
+def test_labels_are_whole(show):
+    tab = show(of([job(0, "seed=0", value=0.0860276), job(1, "seed=1", state="failed", reason="no")]))
+
+    cut = tab.run("""[...document.querySelectorAll("#curves text, #slices text")].filter(
+        (text) => text.getBoundingClientRect().left < text.closest("svg").getBoundingClientRect().left).map((text) => text.textContent)""")
+    assert cut == []
+    assert count(tab, "#slices text") > 1
 
 
 def test_pointing_at_a_line_tells_its_job_everywhere_and_the_keys_go_from_job_to_job(show):

@@ -1,12 +1,18 @@
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from verbatim import trace
 from verbatim.multirun import results
 from verbatim.multirun.folder import Folder
 from verbatim.multirun.table import Table
+
+
+@pytest.fixture(autouse=True)
+def of_training(monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "experiment.train", "--multirun"])
 
 
 def test_commands_are_whole_on_a_narrow_terminal(tmp_path):
@@ -43,8 +49,16 @@ def test_a_runs_folder_is_whole_on_a_terminal_of_80_columns():
     assert max(len(line) for line in lines[:4]) <= 80
 
 
-def test_jobs_that_failed_for_one_reason_are_told_together_whatever_the_step(monkeypatch):
-    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "experiment.train", "--multirun"])
+def test_what_was_searched_is_rounded_to_be_read_and_whole_to_be_copied():
+    words = [[f"optimizer.lr=0.0181200107233413{i}", f"seed={seed}"] for i in (1, 2) for seed in (0, 1)]
+    jobs = [results.Job(index=i, words=w, state="sealed", value=0.5 + i, folder=f"runs/{i}").plain() for i, w in enumerate(words)]  # fmt: skip
+    said = shown(200, [*jobs, results.Job(index=4, words=words[0], state="failed", reason="no").plain()])
+
+    assert said.count("optimizer.lr=0.01812 ") == 4 + 2 + 1  # all jobs, the spread, the best
+    assert "  nox -s train -- optimizer.lr=0.01812001072334131 seed=0" in said
+
+
+def test_jobs_that_failed_for_one_reason_are_told_together_whatever_the_step():
     jobs = [
         results.Job(index=i, words=[f"seed={i}"], state="failed", reason=f"the loss of step {i}: expected a finite number").plain()
         for i in range(8)
@@ -56,6 +70,32 @@ def test_jobs_that_failed_for_one_reason_are_told_together_whatever_the_step(mon
         "  nox -s train -- seed=0  # log: sweeps/one/jobs/0.log",
     ]
     assert lines[6] == "  3 more: the report has them all"
+
+
+def test_a_run_that_went_on_or_was_found_is_told_as_such():
+    jobs = [results.Job(index=i, words=[f"seed={i}"], state="sealed", value=0.5 + i, folder=f"runs/{i}") for i in range(3)]  # fmt: skip
+    jobs[1].went_on = jobs[2].found = True
+    table = lines_of(jobs)
+    table.ended(jobs[1])
+
+    assert table.console.file.getvalue().endswith("3/3  sealed  seed=1  validation_loss 1.5  runs/1 (went on)\n")
+    rows = [line.rstrip() for line in shown(200, [job.plain() for job in jobs]).splitlines()[1:4]]
+    assert [row[row.index("runs/") :] for row in rows] == ["runs/0", "runs/1 (went on)", "runs/2 (found)"]
+
+
+def test_without_a_terminal_it_is_told_once_how_many_run_at_once():
+    table = lines_of([results.Job(index=i, words=[f"seed={i}"]) for i in range(6)])
+    table.starting(2)
+    table.starting(2)  # the next batch of a search
+
+    assert table.console.file.getvalue().splitlines() == ["sweeps/one: 6 jobs", "up to 2 at a time; a line for each when it ends"]  # fmt: skip
+
+
+def lines_of(jobs):
+    table = Table(Path("sweeps/one"), "validation_loss", "minimize")
+    table.console = Console(file=io.StringIO(), width=200)
+    table.begin(jobs, jobs, 0, continued=False)
+    return table
 
 
 class Progress(Table):
