@@ -56,13 +56,32 @@ def run(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: it is printed here, in one form
     from verbatim import multirun
 
-    many = not {*multirun.WORDS}.isdisjoint(sys.argv[1:]) and multirun.prepare(sys.argv)
+    many = False
     try:
+        many = not {*multirun.WORDS}.isdisjoint(sys.argv[1:]) and multirun.prepare(sys.argv)
+        if not many:
+            _refuse_words(sys.argv[1:])
         _run(main)
+    except VerbatimError as error:  # of the command line alone: what comes later ends in `_run`
+        sys.exit(_refuse(error))
     except SystemExit as ended:
         sys.exit(multirun.finish(ended.code) if many else ended.code)
     if many:
         sys.exit(multirun.finish(0))
+
+
+def _refuse_words(words: list[str]) -> None:
+    """A flag that Hydra does not know, or a setting where it takes none: it would print its own usage, of a page."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    if rest := parser.parse_known_args(words)[1]:
+        from verbatim.settings import suggest
+
+        word, flags = rest[0], [flag[2:] for flag in parser._option_string_actions if flag.startswith("--")]
+        if word.startswith("-"):
+            raise VerbatimError(word, expected="a setting, as key=value, or a flag", found="no such flag", then=suggest(word.lstrip("-"), flags, "--", "--help lists what there is"))  # fmt: skip
+        raise VerbatimError(word, expected="settings before flags, all together", found="one after a flag", then="put it before the flags")  # fmt: skip
 
 
 def _run(main: Callable[[], Any]) -> None:

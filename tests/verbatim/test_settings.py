@@ -55,6 +55,20 @@ def test_a_wrong_setting_is_refused_with_key_expected_found_and_what_to_type_nex
     assert done.folder is None
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--foo"], "--foo: expected a setting, as key=value, or a flag, found no such flag\n  next: --help lists what there is"),
+        (["seed=1", "--cgf", "job"], "--cgf: expected a setting, as key=value, or a flag, found no such flag\n  next: did you mean --cfg?"),
+        (["seed=1", "--cfg", "job", "model=mlp"], "model=mlp: expected settings before flags, all together, found one after a flag\n  next: put it before the flags"),
+    ],
+)  # fmt: skip
+def test_a_flag_that_there_is_not_is_refused_without_a_page_of_usage(words, says):
+    done = python("-m", "experiment.train", *words)
+
+    assert (done.returncode, done.stderr, done.stdout) == (2, f"error: {says}\n", "")
+
+
 def test_a_wrong_setting_is_refused_before_torch_is_imported():
     done = python("-X", "importtime", "-m", "experiment.train", "optimizer.lr=-1")
 
