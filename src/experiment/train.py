@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import verbatim
 from experiment import schema
-from verbatim import app, settings, spawn, tree
+from verbatim import app, settings, spawn, targets, tree
 from verbatim.recorder import Run
 
 schema.register()
@@ -17,7 +17,7 @@ schema.register()
 
 def fingerprint(data: DictConfig) -> str:
     """Of the data that a configuration names: a multirun asks, to find what has been run already."""
-    return str(hydra.utils.instantiate(data).fingerprint)
+    return str(targets.make(data).fingerprint)
 
 
 @hydra.main(version_base="1.3", config_path=app.CONFIGS, config_name="train")
@@ -29,15 +29,15 @@ def main(config: DictConfig) -> float:
     spawn.ranks(ranks_of(config))
     overrides = list(HydraConfig.get().overrides.task)
     with verbatim.run(config, overrides) as run:
-        data = hydra.utils.instantiate(config.data)
+        data = targets.make(config.data)
 
         from experiment import trainer
         from experiment.batches import Batches, choose_device
 
         device = choose_device(config.trainer.device, "trainer.device", run.ranks.local)
         run.uses(data.fingerprint, data.files, name=data.name, device=str(device))
-        model = hydra.utils.instantiate(config.model, shape=data.shape, classes=len(data.classes)).to(device)
-        optimizer = hydra.utils.instantiate(config.optimizer)(model.parameters())
+        model = targets.make(config.model, shape=data.shape, classes=len(data.classes)).to(device)
+        optimizer = targets.make(config.optimizer, model.parameters())
         batches = Batches(data, device, config.trainer.workers)
         count = sum(p.numel() for p in model.parameters())
         run.progress.say(

@@ -85,8 +85,6 @@ def _refuse_words(words: list[str]) -> None:
 
 
 def _run(main: Callable[[], Any]) -> None:
-    from hydra.errors import InstantiationException
-
     try:
         main()
         sys.stdout.flush()
@@ -94,11 +92,9 @@ def _run(main: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        # Before the task has begun, it is the configuration that Hydra refuses, by whatever exception. After, it is a defect,
-        # but for settings that a `_target_` does not take.
+        # Before the task has begun, it is the configuration that Hydra refuses, by whatever exception. After, it is a defect.
         mend = mendable(error)
-        refused = isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError)
-        if begun and not mend and not refused:
+        if begun and not mend:
             raise
         from verbatim.settings import explain
 
