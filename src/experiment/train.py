@@ -10,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 import verbatim
 from experiment import schema
 from verbatim import app, settings, spawn, targets, tree
+from verbatim.errors import VerbatimError
+from verbatim.ranks import Ranks
 from verbatim.recorder import Run
 
 schema.register()
@@ -25,7 +27,7 @@ def fingerprint(data: DictConfig) -> str:
 @app.task
 def main(config: DictConfig) -> float:
     """Returns the best epoch's validation value of `trainer.monitor`: what a sweep would optimise, never the test's."""
-    settings.check(config)
+    refuse(config)
     spawn.ranks(ranks_of(config))
     overrides = list(HydraConfig.get().overrides.task)
     with verbatim.run(config, overrides) as run:
@@ -51,13 +53,20 @@ def main(config: DictConfig) -> float:
     return float(best[f"validation_{config.trainer.monitor}"])
 
 
+def refuse(config: DictConfig) -> None:
+    """What the configuration alone shows to be wrong: before ranks are started, and before a run folder is claimed."""
+    settings.check(config)
+    started = Ranks()  # by torchrun, or by this process's parent
+    tree.refuse(config.trainer, started.world if started.world > 1 else ranks_of(config), config.determinism.level)
+    if "path" in config.data and config.data.path is None:
+        raise VerbatimError("paths.folder", expected="the folder of your images", found="none", then="add paths.folder=/path/to/images")  # fmt: skip
+
+
 def ranks_of(config: DictConfig) -> int:
     """How many processes this machine starts for the run; a recorded configuration, made again, has no `machine`."""
-    if config.trainer.parallel == "ddp":
-        return config.trainer.ranks or 1
-    number = OmegaConf.select(config, "machine.ranks", default=1)
-    tree.refuse_shards(config.trainer.shards, number)
-    return int(number)
+    if config.trainer.parallel == "ddp" and config.trainer.ranks:
+        return int(config.trainer.ranks)
+    return int(OmegaConf.select(config, "machine.ranks", default=1))
 
 
 def show(run: Run, metrics: dict[str, float], best: dict[str, Any], outcome: str) -> None:

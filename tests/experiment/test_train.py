@@ -189,7 +189,6 @@ REFUSED = {
     "trainer.device=cuda": "trainer.device: expected a GPU that torch can use, found none",
     "model=vae trainer.monitor=accuracy": "trainer.monitor: expected loss: this model has no accuracy, found accuracy",
     "optimizer.lr=1e30": "the loss of step 1: expected a finite number, found nan",
-    "data=folder": "paths.folder: expected the folder of your images, found none",
     "+model.foo=1": "model.foo: expected one of batch_norm, channels, dropout: what experiment.models.Cnn takes, found no `foo` there",
     "model._target_=experiment.models.Cn": "model._target_: expected a class that can be imported, found experiment.models.Cn\n  next: did you mean model._target_=experiment.models.Cnn?",
     "optimizer._target_=torch.optim.SGD": "optimizer.betas: expected one of ",
@@ -209,6 +208,20 @@ def test_what_cannot_be_trained_is_refused_and_sealed_as_failed(train, tmp_path,
     assert "Error executing job" not in done.err  # Hydra's own line
     assert "Traceback" not in done.err
     assert done.record.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data=folder", "paths.folder: expected the folder of your images, found none\n  next: add paths.folder="),
+        ("machine.resume=foo", "machine.resume=foo: expected a run with checkpoints, auto or never, found nothing there"),
+    ],
+)  # fmt: skip
+def test_what_the_settings_alone_show_leaves_no_run(train, override, says):
+    done = train(override)
+
+    assert (done.code, done.folder) == (2, None)
+    assert done.err.startswith(f"error: {says}")
 
 
 def test_sigterm_seals_the_record(runs):
