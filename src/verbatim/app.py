@@ -85,6 +85,14 @@ def _refuse_words(words: list[str]) -> None:
 
 
 def _run(main: Callable[[], Any]) -> None:
+    from omegaconf import OmegaConf
+
+    from verbatim.settings import described
+
+    # For the help of an application's configuration, which is a template: what looks like a variable in it is none.
+    OmegaConf.register_new_resolver(
+        "verbatim.settings", lambda *, _root_: described(_root_).replace("$", "$$"), replace=True
+    )
     try:
         main()
         sys.stdout.flush()

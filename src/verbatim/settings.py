@@ -5,6 +5,7 @@ A schema is a dataclass registered with Hydra; a range is the metadata of its fi
 
 import dataclasses
 import difflib
+import inspect
 import math
 import re
 from collections.abc import Iterable
@@ -102,8 +103,43 @@ def _add(where: str, field: dataclasses.Field[Any] | None) -> str:
     if optional or value in (dataclasses.MISSING, MISSING):
         rule = field.metadata
         value = rule.get("least", rule["above"] + 1 if "above" in rule else "…")
-    words = {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
-    return f"add {where}={str(words).replace(' ', '')}, say{', or leave it out' if optional else ''}"
+    return f"add {where}={_typed(value)}, say{', or leave it out' if optional else ''}"
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    plain = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return plain[value]
+    return f"[{','.join(map(_typed, value))}]" if isinstance(value, list) else str(value)
+
+
+def described(config: DictConfig, indent: str = "") -> str:
+    """The configuration as YAML, each key with the comment that its field has in the schema's source: what `--help` shows."""
+    says = comments(OmegaConf.get_type(config) or dict)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    lines = []
+    for key, value in plain.items():
+        if key == "hydra" and not indent:
+            continue
+        node = isinstance(value, dict) and value
+        line = f"{indent}{key}:{'' if node else ' ' + _typed(value)}"
+        lines.append(f"{line:<38}  # {says[key]}" if key in says else line)
+        if node:
+            lines.append(described(config._get_node(key), f"{indent}  "))  # type: ignore[arg-type]
+    return "\n".join(lines)
+
+
+def comments(schema: type) -> dict[str, str]:
+    """Field → the comment beside it, of a dataclass and of those that it is made from; with what the field may be, where that is listed."""
+    found: dict[str, str] = {}
+    for kind in filter(dataclasses.is_dataclass, reversed(schema.__mro__)):
+        options = {f.name: f.metadata.get("options", ()) for f in dataclasses.fields(kind)}
+        for field in re.split(r"^    (?=\w+: )", inspect.getsource(kind), flags=re.MULTILINE)[1:]:
+            if said := re.search(r"# (.+)", field):
+                name = field.partition(":")[0]
+                found[name] = "; ".join(filter(None, (", ".join(options[name]), said[1])))
+    return found
 
 
 def _kind(value: Any) -> str:
