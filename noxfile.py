@@ -73,6 +73,11 @@ SWEEP_GRACE_S = 300.0  # a cluster may take minutes to end its jobs
 def env(session: nox.Session) -> None:
     """Make or verify .venv from the lock: `nox -s env`, `-- cuda` (cpu, cuda or auto); `-- ray`, `-- trackers`: what is optional."""
     words = session.posargs if _asked_for("env") else []
+    known = (*lock_files.VARIANTS, "auto", *lock_files.EXTRAS)
+    if wrong := [word for word in words if word not in known]:
+        if not {"--help", "-h"}.isdisjoint(wrong):
+            return print(env.func.__doc__)
+        session.error(f"{wrong[0]}: expected some of {', '.join(known)}, found no such thing\n  next: nox -s env")
     try:
         made = install.ensure(ROOT, *[word for word in words if word not in lock_files.EXTRAS][:1])
         session.log(f"{made.path}: {made.variant}, as locked")
@@ -97,7 +102,7 @@ def multirun(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def best(session: nox.Session) -> None:
-    """Name the best run of a multirun, and what makes it again: `nox -s best -- latest`."""
+    """Name the best run of a multirun, and what makes it again: `nox -s best`, of the latest; `-- <sweep>`."""
     _verdict(session, "-m", "verbatim", "best", *session.posargs)
 
 

@@ -1,6 +1,7 @@
 """The whole: imports go one way, sessions, VS Code tasks and README agree, nothing is left that should not be."""
 
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 from conftest import ROOT, python
+from experiment import schema
+from verbatim import settings
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
@@ -107,6 +110,33 @@ def test_help_teaches():
         options = re.search(rf"^  {group}: (.*)", text, re.MULTILINE)
         assert options, group
         assert sorted(options[1].split(", ")) == sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_help_says_what_each_setting_means(command):
+    done = python("-m", f"experiment.{command}", "--help")
+    lines = re.split(r"takes:|there are:", done.stdout)[1].split("\n")
+
+    assert done.returncode == 0, done.stderr
+    assert len(lines) > 10
+    assert not [line for line in lines if line and not re.match(r" *\w+:( \S+)?  +# .", line)]
+    assert "${oc.env:HOME}" in done.stdout
+
+
+def test_every_field_of_the_schema_has_its_comment():
+    kinds = [kind for kind in vars(schema).values() if dataclasses.is_dataclass(kind)]
+    bare = [
+        f"{kind.__name__}.{f.name}"
+        for kind in kinds
+        for f in dataclasses.fields(kind)
+        if f.name not in settings.comments(kind)
+    ]
+
+    assert len(kinds) > 10
+    assert not bare
+    assert settings.comments(schema.Sgd)["momentum"] == "0: none"
+    assert settings.comments(schema.Sgd)["lr"].startswith("learning rate")  # from the class that it is made from
+    assert settings.comments(schema.Trainer)["parallel"].startswith("tree, ddp; ddp: Distributed")
 
 
 @pytest.mark.parametrize("name", ["settings.json", "launch.json", "tasks.json", "extensions.json"])

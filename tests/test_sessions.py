@@ -40,3 +40,12 @@ def test_a_session_ends_with_the_exit_code_of_its_command(tmp_path):
 
     assert refused.returncode == 2
     assert "did you mean optimizer.lr?" in said
+
+
+def test_what_the_environment_can_not_be_is_refused_and_its_help_is_help():
+    wrong, shown = session("-s", "env", "--", "cpuu"), session("-s", "env", "--", "--help")
+
+    assert "cpuu: expected some of cpu, cuda, auto, ray, trackers" in wrong.communicate(timeout=60)[0]
+    assert wrong.returncode == 1
+    assert "Make or verify .venv from the lock" in shown.communicate(timeout=60)[0]
+    assert shown.returncode == 0

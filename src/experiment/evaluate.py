@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiment import schema
-from verbatim import app, determinism, digest, folders, ledger, record
+from verbatim import app, determinism, digest, folders, ledger, record, targets
 from verbatim.errors import VerbatimError
 from verbatim.progress import Progress
 
@@ -20,6 +20,7 @@ def main(config: DictConfig) -> None:
     runs = folders.runs_folder(config.paths.runs)
     folder = ledger.latest(runs) if config.run == "latest" else ledger.find(config.run, runs, folders.ROOT)
     recorded = record.read(folder)
+    refuse(folder, recorded)
     trained = OmegaConf.create(recorded.config)
     trained.paths = config.paths  # where things lie is this machine's business
     wanted = determinism.Determinism(
@@ -29,7 +30,7 @@ def main(config: DictConfig) -> None:
         workers=determinism.cores(),
     )
     determinism.set_variables(wanted)
-    data = hydra.utils.instantiate(trained.data, fingerprint=recorded.data["fingerprint"])
+    data = targets.make(trained.data, fingerprint=recorded.data["fingerprint"])
     determinism.set_switches(wanted, recorded.seed, lambda _: None)
 
     from experiment import trainer
@@ -38,7 +39,7 @@ def main(config: DictConfig) -> None:
     # Level portable is the CPU's: only there are the predictions those that were recorded.
     auto = "cpu" if wanted.level == "portable" and config.device == "auto" else config.device
     device = choose_device(auto, "device")
-    model = hydra.utils.instantiate(trained.model, shape=data.shape, classes=len(data.classes))
+    model = targets.make(trained.model, shape=data.shape, classes=len(data.classes))
     model.load_state_dict(load(folder, config.weights, recorded, model.state_dict()))
     batches = Batches(data, device, trained.trainer.workers)
     metrics, predictions = trainer.evaluate(
@@ -52,6 +53,20 @@ def main(config: DictConfig) -> None:
     same = {True: "the same as recorded", False: f"recorded: {recorded.metrics.get('predictions')}"}
     says = same[predictions == recorded.metrics["predictions"]] if _comparable(config, recorded) else ""
     Progress().table(rows | {"predictions": f"{predictions}  {says}"})
+
+
+def refuse(folder: Path, recorded: record.Record) -> None:
+    """A run that can't be tested here: of another script, whose data and model nobody here can make; or one that read no data."""
+    lacks = [name for name in ("data", "model") if "_target_" not in (recorded.config.get(name) or ())]
+    if lacks:
+        raise VerbatimError(
+            f"run={folder.name}", expected="a run that experiment.train made", found=f"one of another script: its configuration names no {lacks[0]}",
+            then="test its weights by that script; nox -s runs lists other runs",
+        )  # fmt: skip
+    if "fingerprint" not in recorded.data:
+        raise VerbatimError(
+            f"run={folder.name}", expected="a run with weights", found=f"none: it is {recorded.state}, and read no data", then="nox -s runs lists other runs"
+        )  # fmt: skip
 
 
 def _comparable(config: DictConfig, recorded: record.Record) -> bool:

@@ -24,16 +24,11 @@ class Parallel:
         self._ddp, self._accumulate = config.parallel == "ddp", config.accumulate
         self._wrapped: nn.Module | None = None
         world = self._ranks.world
+        tree.refuse(config, world, run.record.level)
+        self.shards = world if self._ddp else config.shards
         if self._ddp:
-            _refuse_ddp(config, world, run.record.level)
-            self.shards = world
             own = _Loss(model)
             self._wrapped = self._ranks.call(nn.parallel.DistributedDataParallel, own) if world > 1 else own
-        else:
-            if config.ranks is not None:
-                raise VerbatimError("trainer.ranks", expected="nothing, as the bits do not depend on it", found=config.ranks, then="add machine.ranks=… instead, or trainer.parallel=ddp")  # fmt: skip
-            tree.refuse_shards(config.shards, world)
-            self.shards = config.shards
         self._tree = tree.Tree()
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
@@ -121,17 +116,3 @@ class _Loss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.model.loss(x, y)[0]  # type: ignore[no-any-return]
-
-
-def _refuse_ddp(config: DictConfig, world: int, level: str) -> None:
-    if level == "portable":
-        raise VerbatimError("trainer.parallel", expected="tree at level portable", found="ddp, whose sums depend on the ranks", then="add trainer.parallel=tree trainer.shards=…")  # fmt: skip
-    if config.shards != 1:
-        raise VerbatimError(
-            "trainer.shards", expected="1 with trainer.parallel=ddp, which cuts a batch by ranks", found=config.shards
-        )
-    if config.ranks != world:
-        raise VerbatimError(
-            "trainer.ranks", expected=f"{world}, the ranks that there are: with ddp their number is part of the recipe", found=config.ranks,
-            then=f"add trainer.ranks={world}",
-        )  # fmt: skip

@@ -9,7 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 import verbatim
 from experiment import schema
-from verbatim import app, spawn, tree
+from verbatim import app, spawn, targets, tree
+from verbatim.errors import VerbatimError
+from verbatim.ranks import Ranks
 from verbatim.recorder import Run
 
 schema.register()
@@ -17,7 +19,7 @@ schema.register()
 
 def fingerprint(data: DictConfig) -> str:
     """Of the data that a configuration names: a multirun asks, to find what has been run already."""
-    return str(hydra.utils.instantiate(data).fingerprint)
+    return str(targets.make(data).fingerprint)
 
 
 @hydra.main(version_base="1.3", config_path=app.CONFIGS, config_name="train")
@@ -25,18 +27,19 @@ def fingerprint(data: DictConfig) -> str:
 @app.task
 def main(config: DictConfig) -> float:
     """Returns the best epoch's validation value of `trainer.monitor`: what a sweep would optimise, never the test's."""
+    refuse(config)
     spawn.ranks(ranks_of(config))
     overrides = list(HydraConfig.get().overrides.task)
     with verbatim.run(config, overrides) as run:
-        data = hydra.utils.instantiate(config.data)
+        data = targets.make(config.data)
 
         from experiment import trainer
         from experiment.batches import Batches, choose_device
 
         device = choose_device(config.trainer.device, "trainer.device", run.ranks.local)
         run.uses(data.fingerprint, data.files, name=data.name, device=str(device))
-        model = hydra.utils.instantiate(config.model, shape=data.shape, classes=len(data.classes)).to(device)
-        optimizer = hydra.utils.instantiate(config.optimizer)(model.parameters())
+        model = targets.make(config.model, shape=data.shape, classes=len(data.classes)).to(device)
+        optimizer = targets.make(config.optimizer, model.parameters())
         batches = Batches(data, device, config.trainer.workers)
         count = sum(p.numel() for p in model.parameters())
         run.progress.say(
@@ -50,13 +53,19 @@ def main(config: DictConfig) -> float:
     return float(best[f"validation_{config.trainer.monitor}"])
 
 
+def refuse(config: DictConfig) -> None:
+    """What the configuration alone shows to be wrong: before ranks are started, and before a run folder is claimed."""
+    started = Ranks()  # by torchrun, or by this process's parent
+    tree.refuse(config.trainer, started.world if started.world > 1 else ranks_of(config), config.determinism.level)
+    if "path" in config.data and config.data.path is None:
+        raise VerbatimError("paths.folder", expected="the folder of your images", found="none", then="add paths.folder=/path/to/images")  # fmt: skip
+
+
 def ranks_of(config: DictConfig) -> int:
     """How many processes this machine starts for the run; a recorded configuration, made again, has no `machine`."""
-    if config.trainer.parallel == "ddp":
-        return config.trainer.ranks or 1
-    number = OmegaConf.select(config, "machine.ranks", default=1)
-    tree.refuse_shards(config.trainer.shards, number)
-    return int(number)
+    if config.trainer.parallel == "ddp" and config.trainer.ranks:
+        return int(config.trainer.ranks)
+    return int(OmegaConf.select(config, "machine.ranks", default=1))
 
 
 def show(run: Run, metrics: dict[str, float], best: dict[str, Any], outcome: str) -> None:

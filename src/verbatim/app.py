@@ -61,18 +61,43 @@ def run(main: Callable[[], Any]) -> None:
     from verbatim import multirun, schema
 
     schema.register()
-    many = not {*multirun.WORDS}.isdisjoint(sys.argv[1:]) and multirun.prepare(sys.argv)
+    many = False
     try:
+        many = not {*multirun.WORDS}.isdisjoint(sys.argv[1:]) and multirun.prepare(sys.argv)
+        if not many:
+            _refuse_words(sys.argv[1:])
         _run(main)
+    except VerbatimError as error:  # of the command line alone: what comes later ends in `_run`
+        sys.exit(_refuse(error))
     except SystemExit as ended:
         sys.exit(multirun.finish(ended.code) if many else ended.code)
     if many:
         sys.exit(multirun.finish(0))
 
 
-def _run(main: Callable[[], Any]) -> None:
-    from hydra.errors import InstantiationException
+def _refuse_words(words: list[str]) -> None:
+    """A flag that Hydra does not know, or a setting where it takes none: it would print its own usage, of a page."""
+    from hydra._internal.utils import get_args_parser
 
+    parser = get_args_parser()
+    if rest := parser.parse_known_args(words)[1]:
+        from verbatim.settings import suggest
+
+        word, flags = rest[0], [flag[2:] for flag in parser._option_string_actions if flag.startswith("--")]
+        if word.startswith("-"):
+            raise VerbatimError(word, expected="a setting, as key=value, or a flag", found="no such flag", then=suggest(word.lstrip("-"), flags, "--", "--help lists what there is"))  # fmt: skip
+        raise VerbatimError(word, expected="settings before flags, all together", found="one after a flag", then="put it before the flags")  # fmt: skip
+
+
+def _run(main: Callable[[], Any]) -> None:
+    from omegaconf import OmegaConf
+
+    from verbatim.settings import described
+
+    # For the help of an application's configuration, which is a template: what looks like a variable in it is none.
+    OmegaConf.register_new_resolver(
+        "verbatim.settings", lambda *, _root_: described(_root_).replace("$", "$$"), replace=True
+    )
     try:
         main()
         sys.stdout.flush()
@@ -80,11 +105,9 @@ def _run(main: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        # Before the task has begun, it is the configuration that Hydra refuses, by whatever exception. After, it is a defect,
-        # but for settings that a `_target_` does not take.
+        # Before the task has begun, it is the configuration that Hydra refuses, by whatever exception. After, it is a defect.
         mend = mendable(error)
-        refused = isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError)
-        if begun and not mend and not refused:
+        if begun and not mend:
             raise
         from verbatim.settings import explain
 

@@ -98,6 +98,7 @@ class Run:
         self._started = time.monotonic()
         self.folder = self._runs = folders.runs_folder(self._config.paths.runs, self._root)
         if self.ranks.first:
+            resume.refuse_missing(str(self._machine("resume", resume.AUTO)), self._runs)
             self.folder = folders.claim(self._runs)
             self._lock = resume.hold(self.folder)
         plain = OmegaConf.to_container(self._config, resolve=True)

@@ -84,6 +84,12 @@ def find(
     return None
 
 
+def refuse_missing(configured: str, runs: Path) -> None:
+    """Before a folder is claimed for what is to go on in another."""
+    if (name := wanted(configured)) not in (AUTO, NEVER):
+        _named(name, runs)
+
+
 def _named(name: str, runs: Path) -> list[Path]:
     folder = runs / name if (runs / name).is_dir() else Path(name)
     if not checkpoint.found(folder):

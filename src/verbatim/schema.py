@@ -1,4 +1,5 @@
 """The settings that every recorded script has, whatever it trains: configs/base.yaml holds their values.
+The comment beside a field is what `--help` says of it.
 
 A script of one's own has them by `base` among the defaults of its configuration; a schema of one's own names them as
 `experiment.schema.Train` does.
@@ -14,8 +15,10 @@ from verbatim.settings import choice, number
 
 @dataclass
 class Determinism:
-    level: str = choice("exact", "seeded", "exact", "portable")
-    threads: int = number(1, least=1)
+    level: str = choice(
+        "exact", "seeded", "exact", "portable"
+    )  # exact: the same bits on the same kind of machine; portable: on any x86-64 CPU with AVX2 and FMA
+    threads: int = number(1, least=1)  # of an operator; another count gives other bits
     unlisted: str = choice("refuse", "refuse", "warn")  # at level portable: an operator that the level does not cover
 
 
@@ -45,28 +48,30 @@ class Multirun:
 
 @dataclass
 class Tracker:
-    name: str | None = choice(None, "tensorboard", "mlflow")
+    name: str | None = choice(None, "tensorboard", "mlflow")  # what shows the run, once it is sealed; null: nothing
 
 
 @dataclass
 class Mlflow(Tracker):
-    uri: str | None = None
-    experiment: str = "verbatim"
+    uri: str | None = None  # of a server; null: mlruns/mlflow.db
+    experiment: str = "verbatim"  # the name there under which runs are listed
 
 
 @dataclass
 class Trace:
-    parameters_every: int = number(10, least=0)
+    parameters_every: int = number(
+        10, least=0
+    )  # steps between two digests of all parameters and large gradients; 0: never
 
 
 @dataclass
 class Paths:
     """Where things lie on this machine. With `machine` the one part of the configuration that is not part of the recipe."""
 
-    runs: str = "runs"
-    sweeps: str = "sweeps"
-    data: str = MISSING
-    folder: str | None = None
+    runs: str = "runs"  # where runs are kept; relative to the project's folder, never to the current one
+    sweeps: str = "sweeps"  # where multiruns are kept
+    data: str = MISSING  # where downloads are kept
+    folder: str | None = None  # your own images, for data=folder
 
 
 PARTS = {

@@ -10,7 +10,7 @@ half of that; the way back collects. So each rank sends and receives 2 (R - 1) /
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from verbatim.errors import VerbatimError
 
@@ -33,6 +33,31 @@ def schedule(rank: int, world: int, count: int) -> Iterator[Step]:
     for partner in reversed(partners):
         (low, high), (start, end) = spans.pop(), spans[-1]
         yield partner, slice(low, high), slice(high, end) if rank < partner else slice(start, low), False
+
+
+def refuse(trainer: Any, world: int, level: str) -> None:
+    """What the settings of a trainer (`parallel`, `shards`, `ranks`) and a number of ranks can't be together."""
+    if trainer.parallel != "ddp":
+        if trainer.ranks is not None:
+            raise VerbatimError("trainer.ranks", expected="nothing, as the bits do not depend on it", found=trainer.ranks, then="add machine.ranks=… instead, or trainer.parallel=ddp")  # fmt: skip
+        refuse_shards(trainer.shards, world)
+        return
+    if level == "portable":
+        raise VerbatimError("trainer.parallel", expected="tree at level portable", found="ddp, whose sums depend on the ranks", then="add trainer.parallel=tree trainer.shards=…")  # fmt: skip
+    if trainer.shards != 1:
+        raise VerbatimError(
+            "trainer.shards", expected="1 with trainer.parallel=ddp, which cuts a batch by ranks", found=trainer.shards, then="leave it out"
+        )  # fmt: skip
+    if trainer.ranks is None:
+        raise VerbatimError(
+            "trainer.ranks", expected="how many: with trainer.parallel=ddp it is part of the recipe", found="none",
+            then=f"add trainer.ranks={world if world > 1 else '2, say'}",
+        )  # fmt: skip
+    if trainer.ranks != world:
+        raise VerbatimError(
+            "trainer.ranks", expected=f"{world}, the ranks that there are: with ddp their number is part of the recipe", found=trainer.ranks,
+            then=f"add trainer.ranks={world}",
+        )  # fmt: skip
 
 
 def refuse_shards(shards: int, world: int) -> None:

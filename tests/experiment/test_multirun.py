@@ -16,6 +16,7 @@ import pytest
 
 from conftest import ENVIRONMENT, ROOT, python
 from verbatim import checkpoint, record
+from verbatim.multirun import best as best_of
 from verbatim.multirun import results
 
 SMALL = ("model=mlp", "model.hidden=[8]", "trainer.max_steps=5")
@@ -346,11 +347,16 @@ def test_two_at_once_in_one_folder(tmp_path):
         (["seed=range(0,1000000)"], "found 1,000,000\n  next: if they are meant, add --limit 1000000"),
         (["seed=range(0,1000)", "optimizer.lr=1e-2,1e-3"], "expected at most 1,000 jobs, found 2,000"),
         (["seed=0,1", "multirun.objective=test_loss"], "multirun.objective: expected a metric of the validation part"),
+        (["seed=0,1", "multirun.objective=accuracy"], "found accuracy\n  next: did you mean multirun.objective=validation_accuracy?"),
+        (["seed=0,1", "multirun.objective=test_accuracy"], "next: did you mean multirun.objective=validation_accuracy?"),
         (["seed=0,1", "multirun.objective=steps"], "multirun.objective: expected a metric of the validation part"),
         (["seed=0,1", "multirun.objective=validation_f1"], "multirun.goal: expected minimize or maximize, for validation_f1, found auto"),
         (["seed=0,1", "hydra/launcher=basic"], "hydra/launcher: expected local, slurm or ray, found BasicLauncher"),
         (["seed=0,1", "hydra/sweeper=basic"], "hydra/sweeper: expected grid or optuna, found another"),
-        (["seed=0,1", "--agin"], "error: expected a flag of those that --help lists, found --agin"),
+        (["seed=0,1", "--agin"], "error: --agin: expected one of --again, --at-once, --limit, --help, or a setting, found no such flag\n  next: did you mean --again?"),
+        (["seed=0,1", "--at-once", "0"], "error: --at-once: expected a whole number of at least 1, found 0\n  next: --at-once 2, say"),
+        (["seed=0,1", "--limit", "few"], "error: --limit: expected a whole number of at least 1, found few"),
+        (["seed=0,1", "hydra/launcher=slurm", "hydra.launcher.partion=gpu"], "found no key `partion` there\n  next: did you mean hydra.launcher.partition?"),
         (["hydra/sweeper=optuna", "hydra.sweeper.sampler=grid", "hydra.sweeper.n_trials=null", "seed=range(0,2000000000)"], "found 2,000,000,000"),
         (["hydra/sweeper=optuna", "sweep=seeds,learning_rate"], "expected one file of configs/sweep/, found several"),
         (["seed=0,1", "hydra/launcher=slrm"], "hydra/launcher: expected one of "),
@@ -504,7 +510,7 @@ def test_code_that_nobody_knows_is_like_no_other(sweep, tmp_path):
     assert "already" not in done[1].stdout
 
 
-def test_best_names_the_best_run_and_what_makes_it_again(sweep, tmp_path):
+def test_best_names_the_best_run_and_what_makes_it_again(sweep, tmp_path, capsys):
     sweep("seed=0,1,2", "multirun.objective=validation_accuracy")
     jobs = left(tmp_path)["jobs"]
     best = max(jobs, key=lambda job: (job["value"], -job["job"]))
@@ -519,6 +525,9 @@ def test_best_names_the_best_run_and_what_makes_it_again(sweep, tmp_path):
     ).stdout.splitlines()
     assert json.loads(lines[0])["run"] == best["run"]
     assert len(lines) == 2
+
+    assert best_of.main([], tmp_path) == 0  # the one that somebody was last at
+    assert re.search(rf"^report +sweeps/{left(tmp_path)['sweep']}/report.html", capsys.readouterr().out, re.MULTILINE)
 
     run = record.read(Path(best["folder"]))
     run.metrics["validation_accuracy"] = 1.0

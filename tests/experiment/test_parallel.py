@@ -7,9 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import python
-from experiment import parallel
 from killing import AT_STEP, only, outcome, start, train
-from verbatim import checkpoint, record
+from verbatim import checkpoint, record, tree
 from verbatim.errors import VerbatimError
 
 # Six steps an epoch; the last batch, of 3 images, leaves most of the shards empty.
@@ -192,6 +191,10 @@ def free_port():
         (["trainer.shards=8", "machine.ranks=3"], "ranks: expected one of 1, 2, 4, 8, for trainer.shards=8, found 3"),
         (["trainer.shards=2", "machine.ranks=4"], "start another number, or add trainer.shards=4: shards are part of the"),
         (["trainer.shards=6"], "trainer.shards: expected a power of two, found 6\n  next: add trainer.shards=8"),
+        (["trainer.ranks=2"], "trainer.ranks: expected nothing, as the bits do not depend on it, found 2"),
+        (["trainer.parallel=ddp"], "trainer.ranks: expected how many: with trainer.parallel=ddp it is part of the recipe, found none\n  next: add trainer.ranks=2, say"),
+        (["trainer.parallel=ddp", "machine.ranks=4"], "found none\n  next: add trainer.ranks=4"),
+        (["trainer.parallel=ddp", "trainer.ranks=2", "determinism=portable"], "trainer.parallel: expected tree at level portable, found ddp"),
     ],
 )  # fmt: skip
 def test_numbers_that_do_not_go_together_are_refused_before_anything_starts(tmp_path, overrides, says):
@@ -199,6 +202,7 @@ def test_numbers_that_do_not_go_together_are_refused_before_anything_starts(tmp_
 
     assert done.process.returncode == 2
     assert says in done.said
+    assert done.said.count("error:") == 1  # once, not once for each rank
     assert not list((tmp_path / "runs").iterdir())
 
 
@@ -256,15 +260,15 @@ DDP = OmegaConf.create({"parallel": "ddp", "shards": 1, "ranks": 2})
     [
         ({}, 2, "portable", "trainer.parallel: expected tree at level portable, found ddp"),
         ({"shards": 2}, 2, "exact", "trainer.shards: expected 1 with trainer.parallel=ddp"),
-        ({"ranks": None}, 2, "exact", "trainer.ranks: expected 2, the ranks that there are"),
+        ({"ranks": None}, 2, "exact", "trainer.ranks: expected how many.*next: add trainer.ranks=2$"),
         ({}, 4, "exact", "trainer.ranks: expected 4, the ranks that there are"),
     ],
 )
 def test_what_ddp_cannot_do_is_refused(changes, world, level, says):
-    with pytest.raises(VerbatimError, match=says):
-        parallel._refuse_ddp(OmegaConf.merge(DDP, changes), world, level)
+    with pytest.raises(VerbatimError, match=f"(?s){says}"):
+        tree.refuse(OmegaConf.merge(DDP, changes), world, level)
 
-    parallel._refuse_ddp(DDP, 2, "exact")
+    tree.refuse(DDP, 2, "exact")
 
 
 def test_a_last_batch_too_small_for_every_rank_of_ddp_is_refused(tmp_path):

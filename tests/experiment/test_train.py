@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -188,8 +189,9 @@ REFUSED = {
     "trainer.device=cuda": "trainer.device: expected a GPU that torch can use, found none",
     "model=vae trainer.monitor=accuracy": "trainer.monitor: expected loss: this model has no accuracy, found accuracy",
     "optimizer.lr=1e30": "the loss of step 1: expected a finite number, found nan",
-    "data=folder": "paths.folder: expected the folder of your images, found none",
-    "+model.foo=1": "model: expected settings that its _target_ takes, found Cnn.__init__() got an unexpected keyword argument",
+    "+model.foo=1": "model.foo: expected one of batch_norm, channels, dropout: what experiment.models.Cnn takes, found no `foo` there",
+    "model._target_=experiment.models.Cn": "model._target_: expected a class that can be imported, found experiment.models.Cn\n  next: did you mean model._target_=experiment.models.Cnn?",
+    "optimizer._target_=torch.optim.SGD": "optimizer.betas: expected one of ",
     "data.fingerprint=sha256:00": "data.fingerprint: expected sha256:00, found sha256:f454f7b4",
     "data=mnist data.url=http://127.0.0.1:9": "http://127.0.0.1:9/train-images-idx3-ubyte.gz: expected a download of",
 }
@@ -203,8 +205,23 @@ def test_what_cannot_be_trained_is_refused_and_sealed_as_failed(train, tmp_path,
 
     assert done.code == 2
     assert f"error: {REFUSED[overrides]}" in done.err
+    assert "Error executing job" not in done.err  # Hydra's own line
     assert "Traceback" not in done.err
     assert done.record.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data=folder", "paths.folder: expected the folder of your images, found none\n  next: add paths.folder="),
+        ("machine.resume=foo", "machine.resume=foo: expected a run with checkpoints, auto or never, found nothing there"),
+    ],
+)  # fmt: skip
+def test_what_the_settings_alone_show_leaves_no_run(train, override, says):
+    done = train(override)
+
+    assert (done.code, done.folder) == (2, None)
+    assert done.err.startswith(f"error: {says}")
 
 
 def test_sigterm_seals_the_record(runs):
@@ -225,10 +242,10 @@ def test_sigterm_seals_the_record(runs):
 
 def test_a_crashed_script_is_not_hidden(train):
     """A defect keeps its traceback, and exit code 1: only what a person can mend is said in one line."""
-    done = train("model._target_=experiment.models.Vit")
+    done = train("model._target_=builtins.dict")  # what it makes is no model
 
-    assert done.code == 2
-    done = train("optimizer._target_=torch.nn.Linear")
+    assert done.code == 1
+    assert "AttributeError: 'dict' object has no attribute 'to'" in done.err
     assert done.record.state == "failed"
 
 
@@ -318,6 +335,25 @@ def test_what_is_no_run_is_refused(run, says):
     done = evaluate(f"run={run}")
 
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"error: {says}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"config": {"seed": 0, "lr": 0.1}}, "one of another script: its configuration names no data"),
+        ({"config": {"data": {"_target_": "x"}, "model": "resnet"}}, "one of another script: its configuration names no model"),
+        ({"data": {}, "state": "failed"}, "none: it is failed, and read no data"),
+    ],
+)  # fmt: skip
+def test_a_run_that_can_not_be_tested_here_is_refused(copy, changes, says):
+    run = record.read(copy)
+    for name, value in changes.items():
+        setattr(run, name, value)
+    record.write(copy, run)
+    done = evaluate(f"run={copy}")
+
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: run={copy.name}: expected .*, found {says}\n  next: .*\n", done.stderr)
 
 
 def test_a_run_must_be_named():

@@ -4,6 +4,8 @@ import argparse
 import sys
 from typing import Any
 
+from verbatim.errors import VerbatimError
+
 ABOUT = """\
 Make many runs, each recorded: every combination of the values that settings are given. A job whose recipe has a sealed outcome is
 not run again; a multirun that was killed goes on with the same command."""
@@ -37,11 +39,9 @@ def prepare(arguments: list[str]) -> bool:
         "--again", action="store_true", help="run what is sealed again as well: another outcome fails the multirun"
     )
     parser.add_argument(
-        "--at-once", metavar="N", type=int, help="jobs at a time, on this machine (default: cores by threads, or GPUs)"
+        "--at-once", metavar="N", help="jobs at a time, on this machine (default: cores by threads, or GPUs)"
     )
-    parser.add_argument(
-        "--limit", metavar="N", type=int, help="how many jobs are meant, where there are more than 1,000"
-    )
+    parser.add_argument("--limit", metavar="N", help="how many jobs are meant, where there are more than 1,000")
     parser.add_argument(*WORDS, action="store_true", help=argparse.SUPPRESS)
     for names in PLACES:
         parser.add_argument(*names, help=argparse.SUPPRESS)
@@ -51,7 +51,16 @@ def prepare(arguments: list[str]) -> bool:
         arguments[1:] = [word for word in arguments[1:] if word not in WORDS and not _sweeps(word)]
         return False
     if flags := [word for word in rest if word.startswith("-")]:
-        parser.error(f"expected a flag of those that --help lists, found {flags[0]}")
+        from verbatim.settings import suggest
+
+        there = ("again", "at-once", "limit", "help")
+        raise VerbatimError(
+            flags[0], expected=f"one of --{', --'.join(there)}, or a setting", found="no such flag",
+            then=suggest(flags[0].lstrip("-"), there, "--", "nox -s multirun -- --help"),
+        )  # fmt: skip
+    for flag, number in (("--at-once", given.at_once), ("--limit", given.limit)):
+        if number is not None and not (number.isdecimal() and int(number)):
+            raise VerbatimError(flag, expected="a whole number of at least 1", found=number, then=f"{flag} 2, say, or leave it out")  # fmt: skip
     said = ((name, getattr(given, name[2:].replace("-", "_"))) for name, _ in PLACES)
     places[:] = [f"{name}={value}" for name, value in said if value]
     values = {"again": given.again or None, "at_once": given.at_once, "limit": given.limit}

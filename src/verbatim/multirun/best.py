@@ -5,7 +5,7 @@ import json
 import shlex
 from pathlib import Path
 
-from verbatim import record
+from verbatim import folders, record
 from verbatim.errors import VerbatimError
 from verbatim.multirun import folder, results
 
@@ -14,7 +14,9 @@ def main(arguments: list[str], root: Path) -> int:
     parser = argparse.ArgumentParser(
         prog="nox -s best --", description="The best run of a multirun, by the objective that it was judged by: a validation metric of the best epoch."
     )  # fmt: skip
-    parser.add_argument("sweep", help="the sweep's folder, its name, or latest")
+    parser.add_argument(
+        "sweep", nargs="?", default="latest", help="the sweep's folder, its name, or latest (the default)"
+    )
     parser.add_argument("-n", metavar="N", type=int, default=1, help="how many, the best first (default: 1)")
     parser.add_argument("--sweeps", type=Path, default=root / "sweeps", help="where the sweeps lie (default: sweeps)")
     parser.add_argument("--json", action="store_true", help="one JSON object per run, one per line")
@@ -43,7 +45,7 @@ def main(arguments: list[str], root: Path) -> int:
                 "outcome": job["outcome"],
                 "again": f"nox -s reproduce -- {place}",
                 "evaluate": f"nox -s evaluate -- run={place}",
-                "report": str(path / folder.REPORT),
+                "report": folders.show((path / folder.REPORT).absolute(), root),
             }
         )
     return 0

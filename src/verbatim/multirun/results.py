@@ -114,8 +114,9 @@ def goal_of(objective: str, goal: str) -> str:
     """An objective that knows the test set would choose by it, and how many epochs there were is no merit: refused."""
     if not objective.startswith("validation"):
         raise VerbatimError(
-            "multirun.objective", expected="a metric of the validation part, as validation_loss", found=objective
-        )
+            "multirun.objective", expected="a metric of the validation part, as validation_loss", found=objective,
+            then=f"did you mean multirun.objective=validation_{objective.removeprefix('test_')}?",
+        )  # fmt: skip
     if goal != "auto":
         return goal
     for word, wanted in (("accuracy", "maximize"), ("loss", "minimize"), ("error", "minimize")):

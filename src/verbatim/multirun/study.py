@@ -14,6 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 
+from verbatim import settings
 from verbatim.errors import VerbatimError
 from verbatim.multirun import fork, sweeper, trials
 from verbatim.multirun.trials import Domain, Plan
@@ -74,11 +75,11 @@ class Study(Sweeper):
             raise VerbatimError("the search", expected=f"a setting to search: {SPACE}", found="fixed values alone", then="for example 'optimizer.lr=tag(log,interval(1e-4,1e-1))'")  # fmt: skip
         for name, value, least in (("n_trials", self._n_trials, 1), ("at_once", self._at_once, 1), ("seed", self._seed, 0)):  # fmt: skip
             if value is not None and (not isinstance(value, int) or value < least):
-                raise VerbatimError(
-                    f"hydra.sweeper.{name}", expected=f"a whole number of at least {least}", found=value
-                )
+                key, good = f"hydra.sweeper.{name}", {"n_trials": 20, "at_once": 4, "seed": 0}[name]
+                raise VerbatimError(key, expected=f"a whole number of at least {least}", found=value, then=f"add {key}={good}, say")  # fmt: skip
         if self._sampler not in trials.SAMPLERS:
-            raise VerbatimError("hydra.sweeper.sampler", expected=f"one of {', '.join(trials.SAMPLERS)}", found=self._sampler)  # fmt: skip
+            then = settings.suggest(str(self._sampler), trials.SAMPLERS, "hydra.sweeper.sampler=", "add hydra.sweeper.sampler=tpe, say")  # fmt: skip
+            raise VerbatimError("hydra.sweeper.sampler", expected=f"one of {', '.join(trials.SAMPLERS)}", found=self._sampler, then=then)  # fmt: skip
         total = self._n_trials
         if self._sampler == "grid":
             if no := next((d.key for d in domains if not d.count), ""):

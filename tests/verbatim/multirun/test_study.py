@@ -210,8 +210,8 @@ def test_a_grid_is_every_combination_in_order(app):
         (["x=0.1"], "the search: expected a setting to search"),
         (["x=interval(0,1)", "hydra.sweeper.sampler=grid"], "x: expected values that can be counted, for sampler=grid, found an interval"),
         (["n=1,2", "hydra.sweeper.n_trials=null"], "hydra.sweeper.n_trials: expected a number of trials, found none"),
-        (["n=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: expected a whole number of at least 1, found 0"),
-        (["n=1,2", "hydra.sweeper.sampler=best"], "hydra.sweeper.sampler: expected one of tpe, random, grid, found best"),
+        (["n=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: expected a whole number of at least 1, found 0 next: add hydra.sweeper.n_trials=20, say"),
+        (["n=1,2", "hydra.sweeper.sampler=gird"], "hydra.sweeper.sampler: expected one of tpe, random, grid, found gird next: did you mean hydra.sweeper.sampler=grid?"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_searched_is_refused_before_a_trial_is_made(app, words, says):
