@@ -3,6 +3,7 @@
 0 done; 1 a defect in the code (with its traceback); 2 something to mend, said in one screen; 130 Ctrl-C; 143 SIGTERM.
 """
 
+import argparse
 import functools
 import os
 import sys
@@ -79,10 +80,15 @@ def _refuse_words(words: list[str]) -> None:
     """A flag that Hydra does not know, or a setting where it takes none: it would print its own usage, of a page."""
     from hydra._internal.utils import get_args_parser
 
-    parser = get_args_parser()
-    if rest := parser.parse_known_args(words)[1]:
-        from verbatim.settings import suggest
+    from verbatim.settings import suggest
 
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        rest = parser.parse_known_args(words)[1]
+    except argparse.ArgumentError as error:
+        raise VerbatimError(f"{error.argument_name}: {error.message}", then="--help shows how it is called") from None
+    if rest:
         word, flags = rest[0], [flag[2:] for flag in parser._option_string_actions if flag.startswith("--")]
         if word.startswith("-"):
             raise VerbatimError(word, expected="a setting, as key=value, or a flag", found="no such flag", then=suggest(word.lstrip("-"), flags, "--", "--help lists what there is"))  # fmt: skip

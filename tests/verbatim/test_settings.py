@@ -60,6 +60,7 @@ def test_a_wrong_setting_is_refused_with_key_expected_found_and_what_to_type_nex
     [
         (["--xyz"], "--xyz: expected a setting, as key=value, or a flag, found no such flag\n  next: --help lists what there is"),
         (["seed=1", "--cgf", "job"], "--cgf: expected a setting, as key=value, or a flag, found no such flag\n  next: did you mean --cfg?"),
+        (["--cfg"], "--cfg/-c: expected one argument\n  next: --help shows how it is called"),
         (["seed=1", "--cfg", "job", "model=mlp"], "model=mlp: expected settings before flags, all together, found one after a flag\n  next: put it before the flags"),
     ],
 )  # fmt: skip
