@@ -17,6 +17,7 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from verbatim import allocator, eager, portable
 from verbatim.errors import VerbatimError
@@ -188,8 +189,7 @@ def set_switches(settings: Determinism, seed: int, note: Callable[[str], None] |
         torch.manual_seed(seed)  # seeds every GPU as well
     else:  # torch.manual_seed takes 2 ms for kinds of devices that there are none of
         torch.default_generator.manual_seed(seed)
-    if torch.get_num_threads() != settings.threads:
-        torch.set_num_threads(settings.threads)
+    hold_threads(settings.threads)
     exact = settings.level != "seeded"
     # Raises where an operator has no repeatable form. Costs nothing measurable on CPU (0.96 to 1.03 of the step).
     eager.use_deterministic_algorithms(exact)
@@ -203,17 +203,44 @@ def set_switches(settings: Determinism, seed: int, note: Callable[[str], None] |
         portable.install(settings.workers, settings.threads, note if settings.unlisted == "warn" else None)
 
 
+def hold_threads(threads: int) -> None:
+    """Set them, and refuse other numbers from here on: one that is set and put back between two looks would not be seen."""
+    import torch
+
+    own, process = getattr(torch.set_num_threads, "own", torch.set_num_threads), os.getpid()
+    if torch.get_num_threads() != threads:
+        own(threads)
+
+    def set_num_threads(number: int) -> None:
+        if number != threads and os.getpid() == process:  # a data loader's worker sets 1
+            raise _changed("torch.set_num_threads", threads, number)
+        own(number)
+
+    set_num_threads.own = own  # type: ignore[attr-defined]
+    torch.set_num_threads = set_num_threads  # type: ignore[assignment]
+
+
 def refuse_changes(settings: Determinism) -> None:
     """What was set when the run began must be so still: other bits would come of it, and the record would not say so."""
     import torch
 
-    exact = torch.are_deterministic_algorithms_enabled() or settings.level == "seeded"
-    for name, wanted, found in (
-        ("torch.set_num_threads", settings.threads, torch.get_num_threads()),
-        ("torch.use_deterministic_algorithms", True, exact),
-    ):
-        if found != wanted:
-            raise VerbatimError(
-                name, expected=f"{wanted}, as the recipe says", found=f"{found}, set while the run went on",
-                then="leave it to determinism.threads and determinism.level",
-            )  # fmt: skip
+    if (found := torch.get_num_threads()) != settings.threads:
+        raise _changed("torch.set_num_threads", settings.threads, found)
+    if settings.level == "seeded":
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    for name, wanted, now in (
+        ("torch.use_deterministic_algorithms", True, torch.are_deterministic_algorithms_enabled()),
+        ("torch.use_deterministic_algorithms(warn_only=…)", False, torch.is_deterministic_algorithms_warn_only_enabled()),
+        ("torch.backends.cudnn.benchmark", False, cudnn.benchmark), ("torch.backends.cudnn.deterministic", True, cudnn.deterministic),
+        ("torch.backends.cudnn.allow_tf32", False, cudnn.allow_tf32), ("torch.backends.cuda.matmul.allow_tf32", False, matmul.allow_tf32),
+    ):  # fmt: skip
+        if now != wanted:
+            raise _changed(name, wanted, now)
+
+
+def _changed(name: str, wanted: Any, found: Any) -> VerbatimError:
+    return VerbatimError(
+        name, expected=f"{wanted}, as the recipe says", found=f"{found}, set while the run went on",
+        then="leave it to determinism.threads and determinism.level",
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 from verbatim.errors import Interrupted
 
 ENDS = (signal.SIGTERM, signal.SIGHUP)
+LOST = signal.SIGUSR1  # by which who started the ranks says that one of them has ended
 ONCE_S = 1.0  # one Ctrl-C may come twice: from the terminal, and passed on by who started this process
 GRACE_S = 10.0  # what a step may take until its end; those who ask give 20 s or more before they kill
 
@@ -40,7 +41,7 @@ class Ending:
         """A second Ctrl-C must not break a seal."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._before.setdefault(signal.SIGINT, signal.getsignal(signal.SIGINT))
-        for number in (signal.SIGINT, *ENDS):
+        for number in (signal.SIGINT, *ENDS, LOST):
             signal.signal(number, signal.SIG_IGN)
 
     def restore(self) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from verbatim.ending import LOST
 from verbatim.errors import VerbatimError
 from verbatim.tree import schedule
 
@@ -26,7 +27,6 @@ class LostError(VerbatimError):
 T = TypeVar("T")
 PIECE = 2**20  # values of a message
 MEET_S = 600.0  # what ranks may take to come: some read their data longer than others
-LOST = signal.SIGUSR1  # by which who started the ranks says that one of them has ended
 
 
 class Ranks:
@@ -42,6 +42,11 @@ class Ranks:
         """Whether it is this rank that writes and speaks."""
         return self.rank == 0
 
+    def watch(self) -> None:
+        """From here on this rank can be told that another has ended."""
+        if self.world > 1:
+            signal.signal(LOST, self._lose)
+
     def join(self, device: str) -> None:
         """Find the others. `device`: `cpu` by gloo, `cuda` by NCCL."""
         if self.world == 1:
@@ -52,7 +57,6 @@ class Ranks:
         import torch.distributed as dist
 
         backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-        signal.signal(LOST, self._lose)
         self._meet(lambda: dist.init_process_group(backend, rank=self.rank, world_size=self.world))
 
     def _meet(self, join: Callable[[], None]) -> None:

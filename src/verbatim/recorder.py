@@ -14,6 +14,7 @@ Leaving the block without `finish` seals the record as `failed` or `interrupted`
 Of several ranks, the first alone writes.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -113,6 +114,7 @@ class Run:
             seed=self._config.seed,
         )
         self._ending.watch()
+        self.ranks.watch()
         try:
             self._begin()
         except BaseException as error:
@@ -187,7 +189,8 @@ class Run:
             return
         self._ending.ignore()
         try:
-            self.progress.stop()
+            with contextlib.suppress(OSError):  # of a terminal that is gone: it breaks no seal
+                self.progress.stop()
             first = "before it went on" if self.record.resumed else "before the first step"
             at = f" at step {self._step}" if self._step >= 0 else f" {first}"
             if isinstance(error, KeyboardInterrupt | Interrupted):
@@ -198,9 +201,12 @@ class Run:
                     what = str(mend)
                 says, line, more = what.partition("\n")
                 self._seal("failed", says + at + line + more)
-            self.progress.say(f"{self.show(self.folder)}: {self.record.state}{at}")
-            if self.ranks.first and checkpoint.found(self.folder):
-                self.progress.say("the same command goes on from its last checkpoint; machine.resume=never starts anew")
+            with contextlib.suppress(OSError):
+                self.progress.say(f"{self.show(self.folder)}: {self.record.state}{at}")
+                if self.ranks.first and checkpoint.found(self.folder):
+                    self.progress.say(
+                        "the same command goes on from its last checkpoint; machine.resume=never starts anew"
+                    )
         finally:
             self._ending.restore()
             self.ranks.leave()
@@ -287,6 +293,8 @@ class Run:
         generators.restore(state["generators"])
         self._saved, self._step = state["saved"], state["step"]
         self.record.unlisted = list(dict.fromkeys([*state["unlisted"], *self.record.unlisted]))
+        if self._settings.unlisted == "warn" and self.record.resumed and self.record.resumed[-1]["ranks"] > 1:
+            self._note_unlisted("what other ranks than the first used before the run went on")
         if self.ranks.first:
             self._trace = trace.Writer.go_on(self.folder / trace.FILE, **state["trace"])
             checkpoint.restore_saved(self.folder, state["step"], self._saved)
@@ -390,7 +398,11 @@ class Run:
             curves.write(self.folder / "curves.svg", self._epochs.rows, title=self.folder.name)
         self.record.metrics, self.record.weights = metrics, digest.of_tensors(state)
         self._ending.ignore()  # a signal would come too late to end anything, and leave a record that is not sealed
-        self._seal("sealed")
+        try:
+            self._seal("sealed")
+        except BaseException:
+            self.record.state = "started"  # a full disk, say: it is sealed as failed
+            raise
         self._ending.restore()
         self.ranks.leave()
         if self.ranks.first and (

@@ -13,9 +13,8 @@ import sys
 import time
 from typing import Any
 
-from verbatim.ending import sigterm_raises
+from verbatim.ending import LOST, sigterm_raises
 from verbatim.errors import Interrupted
-from verbatim.ranks import LOST
 
 LOST_S = 3.0
 GRACE_S = 15.0  # what ranks may take to seal and end, once one has
@@ -50,7 +49,7 @@ def _run(number: int) -> int:
             first = min(ended)[1] if ended else None
             _end(started, lost=True)
         except (KeyboardInterrupt, Interrupted) as asked:
-            _end(started, signal.SIGTERM if isinstance(asked, Interrupted) else signal.SIGINT)
+            _end(started, _number(asked))
             return 130 if isinstance(asked, KeyboardInterrupt) else 143
     if first is None:
         return 0
@@ -63,9 +62,20 @@ def _run(number: int) -> int:
 def _end(started: list[Any], number: int = 0, *, lost: bool = False) -> None:
     """Give all of them `number`, and time to seal and end; then end those that are left. `lost`: they will see by themselves, most often,
     that one of them is gone; else they are told."""
-    for process in started:
-        if number and process.poll() is None:
-            process.send_signal(number)
+    try:
+        for process in started:
+            if number and process.poll() is None:
+                process.send_signal(number)
+        _wait(started, lost=lost)
+    except (KeyboardInterrupt, Interrupted) as again:  # a second Ctrl-C: they are in a hurry, and are still waited for
+        _end(started, _number(again), lost=lost)
+
+
+def _number(asked: BaseException) -> int:
+    return signal.Signals[str(asked)] if isinstance(asked, Interrupted) else signal.SIGINT
+
+
+def _wait(started: list[Any], *, lost: bool) -> None:
     began_s = time.monotonic()
     while any(process.poll() is None for process in started):
         if lost and time.monotonic() > began_s + LOST_S:

@@ -391,8 +391,9 @@ def test_an_objective_that_no_run_gave_loses_nothing(sweep, tmp_path):
     assert set(sealed(tmp_path).values()) == {1}
 
 
-def test_the_configuration_is_shown_where_it_is_asked_for(sweep, tmp_path):
-    done = sweep("seed=0,1", "optimizer.lr=0.02", "--cfg", "job")
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--cfg=job", "--again", "--at-once", "2"]])
+def test_the_configuration_is_shown_where_it_is_asked_for(sweep, tmp_path, flags):
+    done = sweep("seed=0,1", "optimizer.lr=0.02", *flags)
 
     assert done.returncode == 0, done.stderr
     assert "lr: 0.02" in done.stdout

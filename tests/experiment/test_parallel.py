@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 
 import pytest
 from omegaconf import OmegaConf
@@ -102,6 +103,38 @@ os.kill(parent, {int(number)})"""
     run = record.read(only(tmp_path / "runs"))
     assert run.state == "interrupted", run.reason
     assert checkpoint.found(only(tmp_path / "runs"))[0].step == int(run.reason.rpartition(" ")[2])
+
+
+def test_a_terminal_that_is_closed_ends_all_as_that(tmp_path):
+    ask = "if os.environ['RANK'] == '1': os.kill(os.getppid(), 1)"
+    ended = start(tmp_path / "runs", *SHARDS, "machine.ranks=2", script=AT_STEP, AT="3", DO=ask)
+
+    assert ended.wait() == 143
+    run = record.read(only(tmp_path / "runs"))
+    assert (run.state, run.reason.rpartition(" ")[0]) == ("interrupted", "SIGHUP at step")
+
+
+def test_a_second_ctrl_c_reaches_all_as_well_and_none_is_left(tmp_path):
+    ask = "if os.environ['RANK'] == '1': import time; os.kill(os.getppid(), 2); time.sleep(1.5); os.kill(os.getppid(), 2); time.sleep(60)"
+    began_s = time.monotonic()
+    ended = start(tmp_path / "runs", *SHARDS, "machine.ranks=2", script=AT_STEP, AT="3", DO=ask)
+
+    assert ended.wait() == 130, ended.said
+    assert time.monotonic() - began_s < 40
+    assert record.read(only(tmp_path / "runs")).state == "interrupted"
+
+
+def test_a_rank_that_seals_is_not_told_that_another_is_lost(tmp_path):
+    """It has seen so by itself; of large files the seal takes longer than who started the ranks waits for that."""
+    slow = "from verbatim import digest; import time; own = digest.of_file; digest.of_file = lambda path: (time.sleep(5), own(path))[1]"
+    ended = start(
+        tmp_path / "runs", *SHARDS, "machine.ranks=2", script=AT_STEP, AT="3", DO=f"os._exit(9) if os.environ['RANK'] == '1' else exec({slow!r}, globals())"
+    )  # fmt: skip
+
+    assert ended.wait() == 9, ended.said
+    run = record.read(only(tmp_path / "runs"))
+    assert run.state == "failed", ended.said
+    assert run.reason.startswith("rank 0: expected all 2 ranks to answer")
 
 
 BEFORE_THEY_MEET = """

@@ -96,6 +96,9 @@ determinism.refuse_changes(settings)
 """
     for change, says in (
         ("torch.set_num_threads(2)", "torch.set_num_threads: expected 1, as the recipe says, found 2, set while the run went on"),
+        ("torch.use_deterministic_algorithms(True, warn_only=True)", "torch.use_deterministic_algorithms(warn_only=…): expected False, as the recipe says, found True"),
+        ("torch.backends.cudnn.allow_tf32 = True", "torch.backends.cudnn.allow_tf32: expected False, as the recipe says, found True"),
+        ("torch.set_num_threads(2); torch.set_num_threads(1)", "torch.set_num_threads: expected 1, as the recipe says, found 2"),
         ("torch.use_deterministic_algorithms(False)", "torch.use_deterministic_algorithms: expected True, as the recipe says, found False"),
     ):  # fmt: skip
         assert says in python("-c", code.format(code=change)).stderr

@@ -47,8 +47,10 @@ def prepare(arguments: list[str]) -> bool:
         parser.add_argument(*names, help=argparse.SUPPRESS)
     typed[:] = [word for word in arguments[1:] if word not in WORDS]
     given, rest = parser.parse_known_args(arguments[1:])
-    if not SHOWS.isdisjoint(rest):
-        arguments[1:] = [word for word in arguments[1:] if word not in WORDS and not _sweeps(word)]
+    said = ((name, getattr(given, name[2:].replace("-", "_"))) for name, _ in PLACES)
+    places[:] = [f"{name}={value}" for name, value in said if value]
+    if not SHOWS.isdisjoint(word.partition("=")[0] for word in rest):
+        arguments[1:] = [*places, *(word for word in rest if not _sweeps(word))]
         return False
     if flags := [word for word in rest if word.startswith("-")]:
         from verbatim.settings import suggest
@@ -61,8 +63,6 @@ def prepare(arguments: list[str]) -> bool:
     for flag, number in (("--at-once", given.at_once), ("--limit", given.limit)):
         if number is not None and not (number.isdecimal() and int(number)):
             raise VerbatimError(flag, expected="a whole number of at least 1", found=number, then=f"{flag} 2, say, or leave it out")  # fmt: skip
-    said = ((name, getattr(given, name[2:].replace("-", "_"))) for name, _ in PLACES)
-    places[:] = [f"{name}={value}" for name, value in said if value]
     values = {"again": given.again or None, "at_once": given.at_once, "limit": given.limit}
     settings = [f"multirun.{name}={str(v).lower()}" for name, v in values.items() if v is not None]
     arguments[1:] = ["--multirun", *places, *rest, *settings]

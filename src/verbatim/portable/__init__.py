@@ -131,10 +131,10 @@ def _refuse_spawned(torch: Any) -> None:
 
 
 def came_by_another_way() -> list[str]:
-    """Unlisted operators that the guard did not see come, and that may have been used."""
+    """Unlisted operators, and kernels of listed ones, that the guard did not see come, and that may have been used."""
     from verbatim.portable import guard
 
-    return guard.catch_up()
+    return [*guard.catch_up(), *guard.replaced()]
 
 
 def warm_up() -> None:

@@ -28,11 +28,10 @@ def main() -> None:
     determinism.set_variables(settings)
     determinism.set_switches(settings, 0)
 
-    import torch
 
     from verbatim.portable import cases
 
-    torch.set_num_threads(options.threads)
+    determinism.hold_threads(options.threads)
     print(json.dumps(cases.digests(options.only)))
 
 

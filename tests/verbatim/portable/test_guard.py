@@ -209,6 +209,17 @@ def test_a_run_that_is_told_to_warn_claims_exact(runs):
 
 LATER = {
     "an extension": "lib = torch.library.Library('later', 'DEF'); lib.define('f(Tensor x) -> Tensor'); lib.impl('f', torch.clone, 'CPU')",
+    "a kernel in place of the answer": (
+        "lib = torch.library.Library('later', 'DEF'); lib.define('f(Tensor x) -> Tensor'); lib.impl('f', torch.abs, 'CPU'); "
+        "lib.impl('f', torch.clone, 'CPU', allow_override=True)"
+    ),
+    **{
+        f"an extension under {key}": f"lib = torch.library.Library('later', 'DEF'); lib.define('f(Tensor x) -> Tensor'); lib.impl('f', lambda x: x + 0, '{key}')"
+        for key in ("CompositeImplicitAutograd", "Autograd", "AutogradCPU", "BackendSelect")
+    },
+    "a custom operator with a kernel of its own": (
+        "lib = torch.library.custom_op('later::f', torch.clone, mutates_args=(), schema='(Tensor x) -> Tensor'); lib.register_kernel('cpu')(torch.clone)"
+    ),
     "a custom operator": "torch.library.custom_op('later::f', torch.clone, mutates_args=(), schema='(Tensor x) -> Tensor')",
 }
 
@@ -217,7 +228,7 @@ LATER = {
 @pytest.mark.parametrize("how", LATER)
 def test_of_operators_that_come_later_only_use_is_refused(runs, how, used):
     """Torch's own modules bring some as well, as torch.func does."""
-    bring = f"keep = {LATER[how]}" if how != "an extension" else f"{LATER[how]}; keep = lib"
+    bring = f"keep = {LATER[how]}" if how == "a custom operator" else f"{LATER[how]}; keep = lib"
     use = "; torch.ops.later.f(torch.ones(2))" if used else "; torch.func.grad(torch.sum)(torch.ones(2))"
     done, made = run(runs, f"if step == 0: {bring}{use}")
 
@@ -231,6 +242,25 @@ def test_an_operator_that_comes_later_is_noted_where_that_was_asked_for(runs):
     done, made = run(runs, f"if step == 0: {bring}; torch.ops.later.f(torch.ones(2))", "warn")
 
     assert (done.returncode, made.unlisted, made.claim) == (0, ["later::f"], "exact"), done.stderr
+
+
+@pytest.mark.parametrize("key", ["CPU", "AutogradCPU"])
+def test_another_kernel_of_a_listed_operator_is_refused(runs, key):
+    bring = f"lib = torch.library.Library('aten', 'IMPL'); lib.impl('tanh', lambda x: x, '{key}', allow_override=True)"
+    done, made = run(runs, f"if step == 0: {bring}; keep = lib")
+
+    assert done.returncode == 2
+    assert "found aten::tanh, whose kernel was replaced" in done.stderr
+    assert made.state == "failed"
+
+
+def test_another_kernel_that_came_by_a_way_that_is_not_watched_ends_the_run(runs):
+    bring = "lib = torch._C._dispatch_library('IMPL', 'aten', 'CPU', '/there/other.cpp', 1); lib.impl('tanh', 'CPU', lambda x: x, False)"
+    done, made = run(runs, f"if step == 0: {bring}; keep = lib")
+
+    assert done.returncode == 2
+    assert "found aten::tanh of /there/other.cpp:1, which came by another way" in done.stderr
+    assert made.state == "failed"
 
 
 def test_what_came_by_a_way_that_is_not_watched_ends_the_run(runs):
