@@ -386,6 +386,8 @@ def test_an_objective_that_no_run_gave_loses_nothing(sweep, tmp_path):
     assert one.returncode == 1
     assert [job["state"] for job in left(tmp_path)["jobs"]] == ["sealed", "sealed"]
     assert "multirun.objective: expected one of validation_loss, validation_accuracy: what the runs gave, found validation_losses, which 2 of them did not" in one.stdout  # fmt: skip
+    best = python("-m", "verbatim", "best", "--sweeps", str(tmp_path / "sweeps"))
+    assert (best.returncode, "found validation_losses, which 2 of them did not" in best.stderr) == (2, True)
     two = sweep("seed=0,1")
     assert (two.returncode, two.stdout.count("2 with a sealed outcome already")) == (0, 1)
     assert set(sealed(tmp_path).values()) == {1}

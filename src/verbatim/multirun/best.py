@@ -23,6 +23,8 @@ def main(arguments: list[str], root: Path) -> int:
     options = parser.parse_args(arguments)
     path, everything = folder.find(options.sweep, options.sweeps, root)
     ranked = results.ranked(everything)
+    if not ranked and (lacking := results.without_objective(everything["jobs"], everything["objective"])):
+        raise lacking
     if not ranked:
         raise VerbatimError(path, expected="a sealed run", found=f"none of {len(everything['jobs'])} jobs is", then=everything["command"])  # fmt: skip
     for job in ranked[: max(1, options.n)]:
@@ -44,7 +46,7 @@ def main(arguments: list[str], root: Path) -> int:
                 "run": job["folder"],
                 "outcome": job["outcome"],
                 "again": f"nox -s reproduce -- {place}",
-                "evaluate": f"nox -s evaluate -- run={place}",
+                **({"evaluate": f"nox -s evaluate -- run={place}"} if "data" in found.config else {}),
                 "report": folders.show((path / folder.REPORT).absolute(), root),
             }
         )

@@ -125,17 +125,16 @@ def goal_of(objective: str, goal: str) -> str:
     raise VerbatimError("multirun.goal", expected=f"minimize or maximize, for {objective}", found=goal, then="add multirun.goal=maximize, say")  # fmt: skip
 
 
-def without_objective(jobs: list[dict[str, Any]], objective: str) -> str:
-    """What is to be said where sealed runs did not give the objective; empty where all did."""
+def without_objective(jobs: list[dict[str, Any]], objective: str) -> VerbatimError | None:
+    """What is to be said where sealed runs did not give the objective; None where all did."""
     lack = [job for job in jobs if job["state"] == "sealed" and job["value"] is None]
     if not lack:
-        return ""
+        return None
     there = dict.fromkeys(name for job in lack for name in job["metrics"] if name.startswith("validation"))
-    error = VerbatimError(
+    return VerbatimError(
         "multirun.objective", expected=f"one of {', '.join(there)}: what the runs gave" if there else "a metric that the runs give",
         found=f"{objective}, which {len(lack)} of them did not", then="the same command with multirun.objective=… judges the runs that there are",
     )  # fmt: skip
-    return f"error: {error}"
 
 
 def reasons(jobs: list[dict[str, Any]], states: Collection[str]) -> list[tuple[str, str, list[dict[str, Any]]]]:

@@ -136,7 +136,7 @@ class Table:
             same = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(groups) > 1 else set()
             self.console.print(spread_table(groups[:SHOWN], self._objective, same))
         if lacking := results.without_objective(jobs, self._objective):
-            self.say(lacking, "bold red")
+            self.say(f"error: {lacking}", "bold red")
         self._wrong(jobs, stopped=stopped)
         rows = {}
         if best:

@@ -28,7 +28,6 @@ def main() -> None:
     determinism.set_variables(settings)
     determinism.set_switches(settings, 0)
 
-
     from verbatim.portable import cases
 
     determinism.hold_threads(options.threads)
