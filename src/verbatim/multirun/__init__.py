@@ -84,8 +84,6 @@ def refuse_foreign() -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from verbatim.errors import VerbatimError
-
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return
     target = HydraConfig.get().launcher._target_
