@@ -82,17 +82,21 @@ def fix_hash_seed() -> None:
 
     The interpreter reads it at its own start, so this comes before anything else (about 20 ms; sessions set it already).
     """
-    if os.environ.get("PYTHONHASHSEED", "random") == "random":
+    if _hashes_are_random():
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def refuse_random_hashes() -> None:
-    if os.environ.get("PYTHONHASHSEED", "random") == "random":
+    if _hashes_are_random():
         raise VerbatimError(
             "PYTHONHASHSEED", expected="a number, before Python starts", found="none, so that sets of strings have another order each time",
             then="start the script by verbatim.app.run, or with PYTHONHASHSEED=0 before its command",
         )  # fmt: skip
+
+
+def _hashes_are_random() -> bool:
+    return os.environ.get("PYTHONHASHSEED", "random") == "random"
 
 
 def variables(level: str, threads: int) -> dict[str, str]:

@@ -244,32 +244,24 @@ def test_an_operator_that_comes_later_is_noted_where_that_was_asked_for(runs):
     assert (done.returncode, made.unlisted, made.claim) == (0, ["later::f"], "exact"), done.stderr
 
 
-@pytest.mark.parametrize("key", ["CPU", "AutogradCPU"])
-def test_another_kernel_of_a_listed_operator_is_refused(runs, key):
-    bring = f"lib = torch.library.Library('aten', 'IMPL'); lib.impl('tanh', lambda x: x, '{key}', allow_override=True)"
+REPLACED = "lib = torch.library.Library('aten', 'IMPL'); lib.impl('tanh', lambda x: x, '{}', allow_override=True)"
+UNSEEN = "lib = torch._C._dispatch_library('{}', '{}', '{}', '{}', 1); "  # as from a library that ctypes loads: past the one method
+ENDS = {
+    REPLACED.format("CPU"): "aten::tanh, whose kernel was replaced",
+    REPLACED.format("AutogradCPU"): "aten::tanh, whose kernel was replaced",
+    UNSEEN.format("IMPL", "aten", "CPU", "/there/other.cpp")
+    + "lib.impl('tanh', 'CPU', lambda x: x, False)": "aten::tanh of /there/other.cpp:1, which came by another way",
+    UNSEEN.format("DEF", "later", "", "x")
+    + "lib.define('f(Tensor x) -> Tensor'); lib.impl('f', 'CPU', torch.clone, False)": "later::f, which came by another way",
+}
+
+
+@pytest.mark.parametrize("bring", ENDS)
+def test_a_kernel_in_place_of_a_listed_one_or_by_a_way_that_is_not_watched_ends_the_run(runs, bring):
     done, made = run(runs, f"if step == 0: {bring}; keep = lib")
 
     assert done.returncode == 2
-    assert "found aten::tanh, whose kernel was replaced" in done.stderr
-    assert made.state == "failed"
-
-
-def test_another_kernel_that_came_by_a_way_that_is_not_watched_ends_the_run(runs):
-    bring = "lib = torch._C._dispatch_library('IMPL', 'aten', 'CPU', '/there/other.cpp', 1); lib.impl('tanh', 'CPU', lambda x: x, False)"
-    done, made = run(runs, f"if step == 0: {bring}; keep = lib")
-
-    assert done.returncode == 2
-    assert "found aten::tanh of /there/other.cpp:1, which came by another way" in done.stderr
-    assert made.state == "failed"
-
-
-def test_what_came_by_a_way_that_is_not_watched_ends_the_run(runs):
-    """As from a library that ctypes loads: here, past the one method."""
-    bring = "lib = torch._C._dispatch_library('DEF', 'later', '', 'x', 0); lib.define('f(Tensor x) -> Tensor'); lib.impl('f', 'CPU', torch.clone, False)"
-    done, made = run(runs, f"if step == 0: {bring}; keep = lib")
-
-    assert done.returncode == 2
-    assert "found later::f, which came by another way" in done.stderr
+    assert f"found {ENDS[bring]}" in done.stderr
     assert made.state == "failed"
 
 
